@@ -1,0 +1,1 @@
+"""threefactors: which minima does SGD find?"""
