@@ -1,0 +1,185 @@
+"""Compiles kernel.c with the system's C compiler and calls it: the fastest engine for small networks on a CPU.
+
+The compiled library is cached under a name that holds the hash of everything it depends on, so it is built once
+(about two seconds) per machine and version. Without a compiler ``available()`` is False and training
+takes the plain PyTorch engine instead; ``THREEFACTORS_KERNEL=0`` asks for that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from threefactors.training.steps import Plan
+
+_SOURCE = Path(__file__).with_name("kernel.c")
+_REAL = {torch.float32: ("float", "int32_t"), torch.float64: ("double", "int64_t")}
+_LOSS = {"cross-entropy": 0, "squared": 1}
+_MAX_DEPTH = 64
+
+
+class _Net(ctypes.Structure):
+    _fields_ = (
+        ("depth", ctypes.c_int32),
+        ("group", ctypes.c_int32),
+        ("loss", ctypes.c_int32),
+        ("width", ctypes.c_int32 * (_MAX_DEPTH + 1)),
+    )
+
+
+def _compiler() -> str | None:
+    named = os.environ.get("CC")
+    return shutil.which(named) if named else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+
+
+def _vector_bytes() -> int:
+    """Width of the widest vector register that PyTorch finds on this processor."""
+    return {"AVX512": 64, "AVX2": 32}.get(torch.backends.cpu.get_cpu_capability(), 16)
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: ``$XDG_CACHE_HOME/threefactors``, else ``~/.cache/threefactors``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "threefactors"
+
+
+@cache
+def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    compiler = _compiler()
+    if compiler is None or os.environ.get("THREEFACTORS_KERNEL") == "0":
+        return None
+    real, bits = _REAL[dtype]
+    lanes = _vector_bytes() // dtype.itemsize
+    flags = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", f"-DREAL={real}",
+             f"-DREAL_BITS={bits}", f"-DLANES={lanes}"]  # fmt: skip
+    flags.append("-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
+    # The macros that the compiler predefines name its version and every instruction set it will use.
+    macros = subprocess.run([compiler, flags[-1], "-dM", "-E", "-x", "c", os.devnull], capture_output=True)
+    identity = b"\0".join([_SOURCE.read_bytes(), macros.stdout, *map(str.encode, flags)])
+    name = f"kernel-{hashlib.sha256(identity).hexdigest()[:16]}.so"
+    folder = cache_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="threefactors-"))
+    path = folder / name
+    if not path.exists():
+        # Compiled aside and moved into place, so that two processes at once never load half a file.
+        with tempfile.TemporaryDirectory(dir=folder) as aside:
+            made = Path(aside) / name
+            command = [compiler, *flags, str(_SOURCE), "-o", str(made), "-lm"]
+            if subprocess.run(command, capture_output=True).returncode:
+                return None  # an old compiler: the PyTorch engine gives the same numbers, only later
+            made.replace(path)
+    library = ctypes.CDLL(str(path))
+    library.workspace.restype = library.advance.restype = ctypes.c_long
+    library.outputs.restype = None
+    return library
+
+
+def available(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether this machine can compile and run the kernel."""
+    return dtype in _REAL and _library(dtype) is not None
+
+
+def _pointer(t: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(t.data_ptr())
+
+
+class Kernel:
+    """Engine that runs kernel.c: one network per thread at a time, hundreds of steps per call.
+
+    ``x`` (N, D) and ``labels`` (R, N) are the training set of the stack, ``widths`` the layer sizes from
+    inputs to outputs, ``group`` the ghost batch of batch norm (None: no batch norm).
+    """
+
+    def __init__(self, widths: tuple[int, ...], group: int | None, loss: str, x: Tensor, labels: Tensor) -> None:
+        library = _library(x.dtype)
+        assert library is not None, "ask available() first"
+        self._library, self._lanes = library, _vector_bytes() // x.dtype.itemsize
+        self.x, self.labels = self._pad(x), labels.contiguous()
+        self._net = _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (_MAX_DEPTH + 1))(*widths))
+        self._real = ctypes.c_float if x.dtype == torch.float32 else ctypes.c_double
+        self._outputs = widths[-1]
+        self._local = threading.local()
+        self._threads = torch.get_num_threads()
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x.flatten(1), (0, -x[0].numel() % self._lanes)).contiguous()
+
+    def _workspace(self, rows: int) -> Tensor:
+        """Zeroed scratch of the calling thread: padded columns must start as zeros."""
+        size = self._library.workspace(ctypes.byref(self._net), ctypes.c_long(rows))
+        kept = getattr(self._local, "work", None)
+        if kept is None or self._local.rows != rows:
+            kept = self._local.work = torch.zeros(size, dtype=self.x.dtype)
+            self._local.rows = rows
+        return kept
+
+    def advance(
+        self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: Sequence[Plan], limit: float
+    ) -> list[int]:
+        """Carries out each plan on its run, in place; returns the updates made (fewer than asked: diverged)."""
+
+        def one(plan: Plan) -> int:
+            steps, rows = plan.order.shape
+            order, lr = plan.order.contiguous(), plan.lr.to(self.x.dtype).contiguous()
+            return self._library.advance(
+                ctypes.byref(self._net),
+                _pointer(theta[plan.run]),
+                _pointer(velocity[plan.run]) if velocity is not None else None,
+                _pointer(self.x),
+                _pointer(self.labels[plan.run]),
+                _pointer(order),
+                _pointer(lr),
+                ctypes.c_long(steps),
+                ctypes.c_long(rows),
+                self._real(momentum),
+                self._real(limit),
+                _pointer(self._workspace(rows)),
+            )
+
+        return self._each(one, plans)
+
+    def outputs(self, theta: Tensor, runs: Sequence[int], x: Tensor | None = None) -> Tensor:
+        """Outputs (len(runs), B, K) on x (B, D), by default the training set.
+
+        Batch norm takes its statistics from the whole training set, as a function of θ.
+        """
+        counted = len(self.x)
+        normed = self._net.group > 0
+        rows = self.x if x is None else torch.cat([self.x, self._pad(x)]) if normed else self._pad(x)
+        out = theta.new_empty(len(runs), len(rows), self._outputs)
+
+        def one(i: int) -> None:
+            self._library.outputs(
+                ctypes.byref(self._net),
+                _pointer(theta[runs[i]]),
+                _pointer(rows),
+                ctypes.c_long(len(rows)),
+                ctypes.c_long(min(counted, len(rows))),
+                _pointer(out[i]),
+                _pointer(self._workspace(len(rows))),
+            )
+
+        self._each(one, range(len(runs)))
+        return out if x is None else out[:, -len(x) :]
+
+    def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+        if self._threads == 1 or len(items) < 2:
+            return [work(item) for item in items]
+        with ThreadPoolExecutor(self._threads) as pool:
+            return list(pool.map(work, items))

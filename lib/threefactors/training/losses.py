@@ -1,0 +1,124 @@
+"""The losses of a stack as measurement sees them, with a hand-written Hessian product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from threefactors.training.models import MLP, criterion, standardize
+from threefactors.training.passes import Workspace, backward, forward, output_gradient
+
+
+@dataclass(frozen=True)
+class StackLosses:
+    """Per-example losses of R networks: (R, P), (R, B, D), (R, B) → (R, B); differentiable by autograd.
+
+    Batch norm takes its statistics from all B examples, as evaluation does: with the training set given, the
+    loss is a function of θ alone.
+    """
+
+    model: MLP
+    loss: str
+    inputs: int
+    classes: int
+
+    def outputs(self, theta: Tensor, x: Tensor, ghosts: int = 1, counted: int | None = None) -> Tensor:
+        """(R, B, K). With batch norm, each of ``ghosts`` equal parts of the batch has statistics of its own, taken
+        from its first ``counted`` rows (all, if None)."""
+        layers = self.model.layers(theta, self.inputs, self.classes)
+        h = x.flatten(2)
+        for i, layer in enumerate(layers):
+            if layer.gain is None:
+                h = torch.baddbmm(layer.shift, h, layer.weight)
+            else:
+                z = h @ layer.weight
+                normed = standardize(z.view(len(z), ghosts, -1, z.shape[-1]), counted).view_as(z)
+                h = layer.gain * normed + layer.shift
+            if i < len(layers) - 1:
+                h = h.relu()
+        return h
+
+    def criterion(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return criterion(self.loss, outputs, y)
+
+    def __call__(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self.criterion(self.outputs(theta, x), y)
+
+    def hessian_products(self, theta: Tensor, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """v (R, P) → Hv (R, P), H the Hessian of the mean loss; θ's own passes are done once, here.
+
+        Pearlmutter's R-operator, R{f} = ∂/∂ε f(θ + εv) at ε = 0, applied by hand to both passes (Pearlmutter 1994,
+        doi:10.1162/neco.1994.6.1.147). ReLU has R{h} = [z > 0] R{z}; batch norm has
+        R{ẑ} = (R{z} − ⟨R{z}⟩ − ẑ⟨ẑ R{z}⟩)/σ and R{1/σ} = −⟨ẑ R{z}⟩/σ².
+        """
+        model = MLP(self.model.hidden, None if self.model.batch_norm is None else max(x.shape[1], 2))
+        room = Workspace()
+        x = x.flatten(2)
+        layers = model.layers(theta, self.inputs, self.classes)
+        trace = forward(model, layers, x, room)
+        scale = theta.new_full((1, 1, 1), 1 / x.shape[1])
+        backward(layers, trace, output_gradient(self.loss, trace, y, scale, room), room)
+        depth = len(layers)
+        gates = [(h > 0).to(theta.dtype) for h in trace.inputs[1:]]
+        probabilities = trace.outputs.softmax(-1)
+
+        def product(v: Tensor) -> Tensor:
+            out = torch.empty_like(v)
+            along = model.layers(v, self.inputs, self.classes)
+            result = model.layers(out, self.inputs, self.classes)
+            r_inputs: list[Tensor] = []
+            r_normed: list[Tensor] = []
+            r_shrink: list[Tensor] = []  # ⟨ẑ R{z}⟩
+            rh: Tensor | None = None
+            for i, (layer, toward) in enumerate(zip(layers, along, strict=True)):
+                h = trace.inputs[i]
+                rz = room(f"rz{i}", h, *h.shape[:2], layer.weight.shape[-1])
+                if layer.gain is None:
+                    torch.baddbmm(toward.shift, h, toward.weight, out=rz)
+                else:
+                    torch.bmm(h, toward.weight, out=rz)
+                if rh is not None:
+                    rz.baddbmm_(rh, layer.weight)
+                if layer.gain is not None:
+                    normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
+                    shrink = (normed * rz).mean(1, keepdim=True)
+                    rz = rz.sub_(rz.mean(1, keepdim=True)).addcmul_(normed, shrink, value=-1).mul_(inverse)
+                    r_normed.append(rz)
+                    r_shrink.append(shrink)
+                    rz = torch.addcmul(toward.shift, toward.gain, normed).addcmul_(layer.gain, rz)
+                rh = rz if i == depth - 1 else rz.mul_(gates[i])
+                r_inputs.append(rh)
+            assert rh is not None
+            if self.loss == "cross-entropy":  # the Hessian of the softmax: diag(p) − ppᵀ
+                rd = probabilities * (rh - (probabilities * rh).sum(-1, keepdim=True)) / x.shape[1]
+            else:
+                rd = rh / x.shape[1]
+            for i in range(depth - 1, -1, -1):
+                layer, toward, to = layers[i], along[i], result[i]
+                h, d = trace.inputs[i], trace.deltas[i]
+                if layer.gain is not None:
+                    assert to.gain is not None and toward.gain is not None
+                    normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
+                    dy, rn, shrink = trace.upstream[i].squeeze(1), r_normed[i], r_shrink[i]
+                    mean, tilt = dy.mean(1, keepdim=True), (dy * normed).mean(1, keepdim=True)
+                    turn = rd * normed + dy * rn
+                    to.gain.copy_(turn.sum(1, keepdim=True))
+                    to.shift.copy_(rd.sum(1, keepdim=True))
+                    scale = layer.gain * inverse
+                    r_scale = toward.gain * inverse - layer.gain * inverse.square() * shrink
+                    rd = r_scale * (dy - mean - normed * tilt) + scale * (
+                        rd - rd.mean(1, keepdim=True) - rn * tilt - normed * turn.mean(1, keepdim=True)
+                    )
+                else:
+                    torch.sum(rd, 1, keepdim=True, out=to.shift)
+                torch.bmm(h.transpose(1, 2), rd, out=to.weight)
+                if i:
+                    to.weight.baddbmm_(r_inputs[i - 1].transpose(1, 2), d)
+                    rd = torch.bmm(rd, layer.weight.transpose(1, 2), out=room(f"rd{i}", h, *h.shape))
+                    rd = rd.baddbmm_(d, toward.weight.transpose(1, 2)).mul_(gates[i - 1])
+            return out
+
+        return product

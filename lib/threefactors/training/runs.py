@@ -1,0 +1,241 @@
+"""What a run is: task, optimizer, seed and stopping rule, all frozen; sweeps of runs, and stacks to train at once."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from threefactors._identity import canonical
+from threefactors.training.models import LOSSES, MLP, groups
+from threefactors.training.schedules import Constant, Schedule, check_schedule
+
+SAMPLINGS = ("epoch", "replacement")
+STACK_LIMIT = 64  # runs trained at once: enough to fill the machine, few enough to lose little when killed
+
+
+def _number(name: str, value: object, low: float, *, strict: bool, integer: bool = False, remedy: str = "") -> None:
+    kind = (int,) if integer else (int, float)
+    bound = f"{'>' if strict else '>='} {low:g}"
+    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    if not good or (value <= low if strict else value < low):  # type: ignore[operator]
+        noun = "a whole number" if integer else "a finite number"
+        raise ValueError(f"{name}={value!r} is not {noun} {bound}{'; ' + remedy if remedy else ''}")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt: a network, a data set, how much of it, with which labels and loss.
+
+    dataset: a name that ``threefactors doctor`` lists, or the path of an .npz file of your own.
+    train_size: the first so many training examples (None: all). label_noise: fraction of training labels replaced
+    by labels drawn uniformly from all classes, anew for each seed. loss: ``cross-entropy`` or ``squared``.
+    """
+
+    dataset: str = "digits"
+    model: MLP = MLP()
+    train_size: int | None = None
+    label_noise: float = 0.0
+    loss: str = "cross-entropy"
+
+    def __post_init__(self) -> None:
+        if self.train_size is not None:
+            _number("train_size", self.train_size, 1, strict=False, integer=True)
+        _number("label_noise", self.label_noise, 0, strict=False)
+        if self.label_noise > 1:
+            raise ValueError(f"label_noise={self.label_noise} is a fraction of the labels; use 0 <= label_noise <= 1")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss={self.loss!r} is unknown; use one of {', '.join(LOSSES)}")
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent: v ← μ v + g_S(θ) + ε, θ ← θ − lr v.
+
+    g_S is the mean gradient over S = ``batch_size`` examples; sampling ``epoch`` reshuffles the training set once
+    an epoch and drops an incomplete last batch, ``replacement`` draws every example afresh. ε ~ N(0, σ² I) with
+    σ = ``gradient_noise``. The schedules multiply lr (at every step) and batch_size (at every epoch, rounded).
+    """
+
+    lr: float
+    batch_size: int
+    momentum: float = 0.0
+    sampling: str = "epoch"
+    lr_schedule: Schedule = Constant()
+    batch_schedule: Schedule = Constant()
+    gradient_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        _number("lr", self.lr, 0, strict=True, remedy="use a learning rate such as 0.05")
+        _number("batch_size", self.batch_size, 1, strict=False, integer=True)
+        _number("momentum", self.momentum, 0, strict=False)
+        if self.momentum >= 1:
+            raise ValueError(f"momentum={self.momentum} never forgets; use 0 <= momentum < 1")
+        _number("gradient_noise", self.gradient_noise, 0, strict=False)
+        if self.sampling not in SAMPLINGS:
+            raise ValueError(f"sampling={self.sampling!r} is unknown; use one of {', '.join(SAMPLINGS)}")
+        check_schedule(self.lr_schedule, "lr_schedule")
+        check_schedule(self.batch_schedule, "batch_schedule")
+
+    def batch_at(self, epoch: int) -> int:
+        """Batch size during the given epoch."""
+        factor = self.batch_schedule(float(epoch))
+        if not (math.isfinite(factor) and factor > 0):
+            raise ValueError(f"batch_schedule={self.batch_schedule!r} gives {factor} at epoch {epoch}; must be > 0")
+        return max(1, round(self.batch_size * factor))
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Stop after n updates."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _number("Steps", self.n, 0, strict=False, integer=True)
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """Stop after n passes over the training set."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _number("Epochs", self.n, 0, strict=False, integer=True)
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Stop at the first update with Σ lr ≥ T: gradient flow would have run for the time T."""
+
+    T: float
+
+    def __post_init__(self) -> None:
+        _number("Clock", self.T, 0, strict=True)
+
+
+@dataclass(frozen=True)
+class TrainLoss:
+    """Stop at the end of the first epoch with a mean training loss ≤ ``value``; give up after ``at_most``."""
+
+    value: float
+    at_most: Epochs
+
+    def __post_init__(self) -> None:
+        _number("TrainLoss", self.value, 0, strict=True)
+        if not isinstance(self.at_most, Epochs):
+            raise TypeError(f"at_most={self.at_most!r} is no limit; use Epochs(n)")
+
+
+Until = Steps | Epochs | Clock | TrainLoss
+
+
+@dataclass(frozen=True)
+class Run:
+    """One network trained once: everything that decides its numbers."""
+
+    task: Task
+    sgd: SGD
+    seed: int
+    until: Until
+
+    def __post_init__(self) -> None:
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed={self.seed!r} is not a whole number >= 0")
+        if not isinstance(self.until, Steps | Epochs | Clock | TrainLoss):
+            raise TypeError(f"until={self.until!r}: use Steps(n), Epochs(n), Clock(T) or TrainLoss(value, at_most=...)")
+
+    def check(self, examples: int) -> None:
+        """Refuses batches that the training set cannot give."""
+        horizon = {Epochs: lambda u: u.n, TrainLoss: lambda u: u.at_most.n}.get(type(self.until), lambda u: 1)(self.until)
+        for epoch in range(min(max(horizon, 1), 10_000)):
+            size = self.sgd.batch_at(epoch)
+            if size > examples:
+                raise ValueError(
+                    f"batch_size={size} (epoch {epoch}) exceeds the {examples} training examples of "
+                    f"{self.task.dataset!r}; use batch_size <= {examples}"
+                )
+            groups(self.task.model, size)
+            if isinstance(self.sgd.batch_schedule, Constant):
+                break
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Runs that can be trained at once: same network, data set, batch sizes, momentum and sampling."""
+
+    runs: tuple[Run, ...]
+
+    @staticmethod
+    def key(run: Run) -> str:
+        """Runs with equal keys may share a stack; learning rates, seeds, labels and noise may differ."""
+        sgd = run.sgd
+        return canonical(
+            {
+                "task": replace(run.task, label_noise=0.0),
+                "batch": (sgd.batch_size, sgd.batch_schedule, sgd.sampling, sgd.momentum, sgd.gradient_noise > 0),
+                "until": type(run.until).__name__,
+            }
+        )
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise ValueError("a stack of no runs; give at least one")
+        if len({self.key(run) for run in self.runs}) > 1:
+            raise ValueError("these runs cannot share a stack; let Sweep(runs).stacks() sort them")
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Runs to carry out; ``grid`` makes the full product of the values given."""
+
+    runs: tuple[Run, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(self.runs))
+        if not self.runs:
+            raise ValueError("an empty sweep; give at least one value for each of lr, batch_size and seed")
+        if len(set(self.runs)) < len(self.runs):
+            raise ValueError(f"{len(self.runs) - len(set(self.runs))} runs of the sweep are given twice; give each once")
+
+    @classmethod
+    def grid(cls, task: Task | Sequence[Task], *, until: Until, seed: int | Iterable[int] = 0, **sgd: Any) -> Sweep:
+        """Every combination of the given tasks, seeds and SGD settings; a list or range means several values.
+
+        >>> len(Sweep.grid(Task(), lr=[0.01, 0.02], batch_size=[8, 16, 32], seed=range(4), until=Epochs(1)))
+        24
+        """
+        tasks = [task] if isinstance(task, Task) else list(task)
+        seeds = [seed] if isinstance(seed, int) else list(seed)
+        several = {k: list(v) if isinstance(v, (list, tuple, range)) else [v] for k, v in sgd.items()}
+        settings = [dict(zip(several, values, strict=True)) for values in itertools.product(*several.values())]
+        try:
+            choices = [SGD(**setting) for setting in settings]
+        except TypeError as error:
+            known = ", ".join(SGD.__dataclass_fields__)
+            raise TypeError(f"{error}; SGD takes {known}") from error
+        return cls(tuple(Run(t, s, i, until) for t, s, i in itertools.product(tasks, choices, seeds)))
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self.runs)
+
+    def __add__(self, other: Sweep) -> Sweep:
+        return Sweep(self.runs + other.runs)
+
+    def stacks(self, limit: int = STACK_LIMIT) -> list[Stack]:
+        """The runs sorted into stacks of at most ``limit``."""
+        buckets: dict[str, list[Run]] = {}
+        for run in self.runs:
+            buckets.setdefault(Stack.key(run), []).append(run)
+        return [
+            Stack(tuple(bucket[i : i + limit])) for bucket in buckets.values() for i in range(0, len(bucket), limit)
+        ]

@@ -1,0 +1,227 @@
+"""The one training loop: a stack of runs, each to its own end, with pauses at which it can be observed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from threefactors._rng import generator
+from threefactors.training import kernel
+from threefactors.training.data import Dataset, corrupt
+from threefactors.training.losses import StackLosses
+from threefactors.training.models import groups
+from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
+from threefactors.training.schedules import Constant
+from threefactors.training.steps import Plan, Stacked
+
+DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
+SEGMENT = 8  # epochs carried out by one call of an engine, where nothing has to be looked at between
+WIDEST = 128  # hidden width up to which kernel.c beats batched matrix products (see `make bench`)
+
+
+class Engine(Protocol):
+    """What carries out the steps: Kernel (C, one network per core) or Stacked (PyTorch, all at once)."""
+
+    def advance(
+        self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: Sequence[Plan], limit: float
+    ) -> list[int]: ...
+
+    def outputs(self, theta: Tensor, runs: Sequence[int], x: Tensor | None = None) -> Tensor: ...
+
+
+class Trainer:
+    """A stack in training: its state after each pause, and the data it learns from.
+
+    theta (R, P), velocity (R, P) or None; per run (R,): steps, clock Σ lr, epochs (passes over the training set),
+    diverged_at (the step at which it diverged, −1: it did not), finished (whether its stopping rule was met).
+    labels (R, N) are each run's own, corrupted (R, N) marks the ones that label noise drew anew.
+    """
+
+    def __init__(
+        self, stack: Stack, data: Dataset, *, dtype: torch.dtype = torch.float32, engine: str | None = None
+    ) -> None:
+        self.stack, self.runs = stack, stack.runs
+        first = self.runs[0]
+        data = data.first(first.task.train_size)
+        for run in self.runs:
+            run.check(len(data.x_train))
+        self.data = data = data.to(data.x_train.device, dtype)
+        device, count = data.x_train.device, len(self.runs)
+        model = first.task.model
+        self.losses = StackLosses(model, first.task.loss, data.inputs, data.classes)
+        self.theta = torch.stack(
+            [model.initial(data.inputs, data.classes, generator(run.seed, "init"), dtype) for run in self.runs]
+        ).to(device)
+        self.velocity = torch.zeros_like(self.theta) if first.sgd.momentum else None
+        noisy = [
+            corrupt(data.y_train, run.task.label_noise, data.classes, generator(run.seed, "labels"))
+            for run in self.runs
+        ]
+        self.labels, self.corrupted = (torch.stack(part) for part in zip(*noisy, strict=True))
+        self.steps, self.epochs = [0] * count, [0.0] * count
+        self.clock = [0.0] * count
+        self.diverged_at = [-1] * count
+        self.finished = [False] * count
+        self._order = [generator(run.seed, "order") for run in self.runs]
+        self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
+        self._engine_name = engine or self._best_engine()
+
+    def _best_engine(self) -> str:
+        small = max(self.losses.model.hidden, default=0) <= WIDEST
+        on_cpu = self.theta.device.type == "cpu"
+        return "kernel" if on_cpu and small and kernel.available(self.theta.dtype) else "by hand"
+
+    @cached_property
+    def engine(self) -> Engine:
+        data, losses = self.data, self.losses
+        if self._engine_name == "kernel":
+            widths = losses.model.widths(data.inputs, data.classes)
+            return kernel.Kernel(widths, losses.model.batch_norm, losses.loss, data.x_train, self.labels)
+        return Stacked(losses, data.x_train, self.labels, by_hand=self._engine_name == "by hand")
+
+    def train_losses(self, runs: Sequence[int]) -> Tensor:
+        """Mean training loss (len(runs),), each run with its own labels."""
+        outputs = self.engine.outputs(self.theta, runs)
+        return self.losses.criterion(outputs, self.labels[list(runs)]).mean(1)
+
+    def _ends(self, run: Run, clock: float, steps: int, lr: Tensor) -> int:
+        """How many of the coming steps the run's stopping rule allows."""
+        if isinstance(run.until, Steps):
+            return min(len(lr), run.until.n - steps)
+        if isinstance(run.until, Clock):
+            past = clock + lr.double().cumsum(0) >= run.until.T * (1 - 1e-12)  # Σ lr is a rounded sum
+            return int(past.int().argmax()) + 1 if past.any() else len(lr)
+        return len(lr)
+
+    def _over(self, run: Run, epoch: int, steps: int, clock: float) -> bool:
+        until = run.until
+        if isinstance(until, Steps):
+            return steps >= until.n
+        if isinstance(until, Clock):
+            return clock >= until.T * (1 - 1e-12)
+        return epoch >= (until.n if isinstance(until, Epochs) else until.at_most.n)
+
+    def _plan(self, active: list[int], epoch: int, pause: Callable[[int, list[float], list[float]], bool]) -> tuple[list[Plan], int]:
+        """Plans for the epochs up to the next one after which something must be looked at; and that epoch."""
+        examples, sgd = len(self.data.x_train), self.runs[active[0]].sgd
+        size = sgd.batch_at(epoch)
+        groups(self.losses.model, size)
+        per_epoch = examples // size
+        orders: dict[int, list[Tensor]] = {i: [] for i in active}
+        rates: dict[int, list[Tensor]] = {i: [] for i in active}
+        clocks = {i: self.clock[i] for i in active}
+        counts = {i: self.steps[i] for i in active}
+        looks = any(isinstance(self.runs[i].until, TrainLoss) for i in active)
+        for _ in range(SEGMENT):
+            before = [clocks[i] for i in active]
+            over = False
+            for i in active:
+                run = self.runs[i]
+                lr = self._rates(run, epoch, per_epoch)
+                n = self._ends(run, clocks[i], counts[i], lr)
+                orders[i].append(self._draw(i, run, examples, per_epoch, size)[:n])
+                rates[i].append(lr[:n])
+                clocks[i] += float(lr[:n].sum())
+                counts[i] += n
+                self.epochs[i] += n / per_epoch
+                over |= self._over(run, epoch + 1, counts[i], clocks[i])
+            epoch += 1
+            if over or looks or pause(epoch, before, list(clocks.values())) or sgd.batch_at(epoch) != size:
+                break
+        return [Plan(i, torch.cat(orders[i]), torch.cat(rates[i])) for i in active], epoch
+
+    def _rates(self, run: Run, epoch: int, per_epoch: int) -> Tensor:
+        if isinstance(run.sgd.lr_schedule, Constant):
+            return torch.full((per_epoch,), run.sgd.lr, dtype=torch.float64)
+        factors = torch.tensor([run.sgd.lr_schedule(epoch + t / per_epoch) for t in range(per_epoch)])
+        if not (torch.isfinite(factors).all() and (factors > 0).all()):
+            raise ValueError(f"lr_schedule={run.sgd.lr_schedule!r} gives a factor that is not > 0 in epoch {epoch}")
+        return run.sgd.lr * factors.double()
+
+    def _draw(self, i: int, run: Run, examples: int, per_epoch: int, size: int) -> Tensor:
+        if run.sgd.sampling == "replacement":
+            return torch.randint(examples, (per_epoch, size), generator=self._order[i])
+        order = torch.randperm(examples, generator=self._order[i])
+        return order[: per_epoch * size].view(per_epoch, size)
+
+    def _advance(self, plans: list[Plan]) -> None:
+        """Carries out the plans and books what was done."""
+        momentum = self.runs[0].sgd.momentum
+        if self.runs[0].sgd.gradient_noise:
+            done = self._advance_noisily(plans, momentum)
+        else:
+            done = self.engine.advance(self.theta, self.velocity, momentum, plans, DIVERGED)
+        for plan, made in zip(plans, done, strict=True):
+            i = plan.run
+            if made < len(plan.lr):
+                self.diverged_at[i] = self.steps[i] + made
+            self.steps[i] += made
+            self.clock[i] += float(plan.lr[:made].sum())
+
+    def _advance_noisily(self, plans: list[Plan], momentum: float) -> list[int]:
+        """Step by step, with noise behind each: v + ε and θ − lr ε are what adding ε to the gradient gives."""
+        done = [0] * len(plans)
+        for t in range(max(len(plan.lr) for plan in plans)):
+            going = [j for j, plan in enumerate(plans) if done[j] == t < len(plan.lr)]
+            steps = [Plan(plans[j].run, plans[j].order[t : t + 1], plans[j].lr[t : t + 1]) for j in going]
+            made = self.engine.advance(self.theta, self.velocity, momentum, steps, DIVERGED)
+            for j, step, one in zip(going, steps, made, strict=True):
+                done[j] += one
+                if one:
+                    i, sigma = step.run, self.runs[step.run].sgd.gradient_noise
+                    draw = torch.randn(self.theta.shape[1], generator=self._noise[i], dtype=torch.float64)
+                    noise = (sigma * draw).to(self.theta)
+                    if self.velocity is not None:
+                        self.velocity[i] += noise
+                    self.theta[i] -= step.lr.to(noise) * noise
+        return done
+
+    def train(
+        self,
+        observe: Callable[[int, list[int], bool], None] = lambda epoch, runs, ended: None,
+        pause: Callable[[int, list[float], list[float]], bool] = lambda epoch, before, after: False,
+    ) -> Trainer:
+        """Trains every run to its end.
+
+        ``pause(epoch, before, after)`` says whether to look after that epoch, given the clocks of the runs in
+        training before and after it; then, and at epoch 0, ``observe(epoch, runs, False)`` is called.
+        ``observe(epoch, runs, True)`` is called once for each run at its end, whichever way it ended.
+        """
+        epoch = 0
+        active = list(range(len(self.runs)))
+        observe(0, active, False)
+        while active:
+            ended = [i for i in active if self._over(self.runs[i], epoch, self.steps[i], self.clock[i])]
+            ended += [i for i in active if self.diverged_at[i] >= 0]
+            alive = [i for i in active if self.diverged_at[i] < 0]
+            if epoch and isinstance(self.runs[0].until, TrainLoss) and alive:
+                losses = self.train_losses(alive).tolist()
+                reached = [i for i, loss in zip(alive, losses, strict=True) if loss <= self.runs[i].until.value]  # type: ignore[union-attr]
+                ended += reached
+            else:
+                reached = ended if not isinstance(self.runs[0].until, TrainLoss) else []
+            for i in reached:
+                self.finished[i] = self.diverged_at[i] < 0
+            over = sorted(set(ended))
+            if over:
+                observe(epoch, over, True)
+            active = [i for i in active if i not in set(over)]
+            if not active:
+                break
+            clocks = {i: self.clock[i] for i in active}
+            plans, epoch = self._plan(active, epoch, pause)
+            self._advance(plans)
+            still = [i for i in active if self.diverged_at[i] < 0]
+            if still and pause(epoch, [clocks[i] for i in still], [self.clock[i] for i in still]):
+                observe(epoch, still, False)
+        return self
+
+
+def train(stack: Stack, data: Dataset, **options: object) -> Trainer:
+    """Trains a stack to its end: ``train(stack, data).theta[i]`` is what run i alone would have reached."""
+    return Trainer(stack, data, **options).train()  # type: ignore[arg-type]
