@@ -114,8 +114,8 @@ class Kernel:
         self._net = _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (_MAX_DEPTH + 1))(*widths))
         self._real = ctypes.c_float if x.dtype == torch.float32 else ctypes.c_double
         self._outputs = widths[-1]
-        self._local = threading.local()
-        self._threads = torch.get_num_threads()
+        self._local = threading.local()  # a workspace for each thread
+        self._pool = ThreadPoolExecutor(torch.get_num_threads()) if torch.get_num_threads() > 1 else None
 
     def _pad(self, x: Tensor) -> Tensor:
         return torch.nn.functional.pad(x.flatten(1), (0, -x[0].numel() % self._lanes)).contiguous()
@@ -137,7 +137,8 @@ class Kernel:
         def one(plan: Plan) -> int:
             steps, rows = plan.order.shape
             order, lr = plan.order.contiguous(), plan.lr.to(self.x.dtype).contiguous()
-            return self._library.advance(
+            work = self._workspace(rows)
+            made = self._library.advance(
                 ctypes.byref(self._net),
                 _pointer(theta[plan.run]),
                 _pointer(velocity[plan.run]) if velocity is not None else None,
@@ -149,8 +150,11 @@ class Kernel:
                 ctypes.c_long(rows),
                 self._real(momentum),
                 self._real(limit),
-                _pointer(self._workspace(rows)),
+                _pointer(work),
             )
+            if made < steps:
+                work.zero_()  # a diverged run leaves infinities in the padding
+            return made
 
         return self._each(one, plans)
 
@@ -179,7 +183,5 @@ class Kernel:
         return out if x is None else out[:, -len(x) :]
 
     def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        if self._threads == 1 or len(items) < 2:
-            return [work(item) for item in items]
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(work, items))
+        """The calls release Python's lock, so threads run them side by side."""
+        return list((map if self._pool is None or len(items) < 2 else self._pool.map)(work, items))

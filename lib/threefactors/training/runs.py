@@ -119,15 +119,22 @@ class Clock:
 
 @dataclass(frozen=True)
 class TrainLoss:
-    """Stop at the end of the first epoch with a mean training loss ≤ ``value``; give up after ``at_most``."""
+    """Stop when the mean loss over the whole training set is seen to be ≤ ``value``; give up after ``at_most``.
+
+    ``every`` is the clock Σ lr between two looks (at least one step; None: one epoch). The shorter, the less a run
+    with a large learning rate overshoots.
+    """
 
     value: float
     at_most: Epochs
+    every: float | None = None
 
     def __post_init__(self) -> None:
         _number("TrainLoss", self.value, 0, strict=True)
         if not isinstance(self.at_most, Epochs):
             raise TypeError(f"at_most={self.at_most!r} is no limit; use Epochs(n)")
+        if self.every is not None:
+            _number("every", self.every, 0, strict=True)
 
 
 Until = Steps | Epochs | Clock | TrainLoss

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -20,8 +20,13 @@ from threefactors.training.schedules import Constant
 from threefactors.training.steps import Plan, Stacked
 
 DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
-SEGMENT = 8  # epochs carried out by one call of an engine, where nothing has to be looked at between
+SEGMENT = 1_000_000  # examples drawn ahead for one call of an engine, where nothing is to be looked at between
 WIDEST = 128  # hidden width up to which kernel.c beats batched matrix products (see `make bench`)
+
+
+ROUNDING = 1e-12  # slack for Σ lr, a rounded sum
+Pause = Callable[[int, list[float], list[float]], bool]
+Observe = Callable[[int, list[int], bool], None]
 
 
 class Engine(Protocol):
@@ -89,51 +94,50 @@ class Trainer:
         outputs = self.engine.outputs(self.theta, runs)
         return self.losses.criterion(outputs, self.labels[list(runs)]).mean(1)
 
-    def _ends(self, run: Run, clock: float, steps: int, lr: Tensor) -> int:
+    def _allowed(self, run: Run, clock: float, steps: int, lr: Tensor) -> int:
         """How many of the coming steps the run's stopping rule allows."""
         if isinstance(run.until, Steps):
             return min(len(lr), run.until.n - steps)
         if isinstance(run.until, Clock):
-            past = clock + lr.double().cumsum(0) >= run.until.T * (1 - 1e-12)  # Σ lr is a rounded sum
+            past = clock + lr.cumsum(0) >= run.until.T * (1 - ROUNDING)
             return int(past.int().argmax()) + 1 if past.any() else len(lr)
         return len(lr)
 
     def _over(self, run: Run, epoch: int, steps: int, clock: float) -> bool:
+        """Whether a run has come to its stopping rule (for a training loss: to its limit)."""
         until = run.until
         if isinstance(until, Steps):
             return steps >= until.n
         if isinstance(until, Clock):
-            return clock >= until.T * (1 - 1e-12)
+            return clock >= until.T * (1 - ROUNDING)
         return epoch >= (until.n if isinstance(until, Epochs) else until.at_most.n)
 
-    def _plan(self, active: list[int], epoch: int, pause: Callable[[int, list[float], list[float]], bool]) -> tuple[list[Plan], int]:
-        """Plans for the epochs up to the next one after which something must be looked at; and that epoch."""
+    def _plan(self, active: list[int], epoch: int, pause: Pause) -> tuple[list[Plan], int]:
+        """Plans for the epochs up to the next one after which something may happen; and that epoch."""
         examples, sgd = len(self.data.x_train), self.runs[active[0]].sgd
         size = sgd.batch_at(epoch)
-        groups(self.losses.model, size)
+        groups(self.losses.model, size)  # refuses a size that the ghost batches do not divide
         per_epoch = examples // size
-        orders: dict[int, list[Tensor]] = {i: [] for i in active}
-        rates: dict[int, list[Tensor]] = {i: [] for i in active}
-        clocks = {i: self.clock[i] for i in active}
-        counts = {i: self.steps[i] for i in active}
-        looks = any(isinstance(self.runs[i].until, TrainLoss) for i in active)
-        for _ in range(SEGMENT):
-            before = [clocks[i] for i in active]
-            over = False
-            for i in active:
+        orders: list[list[Tensor]] = [[] for _ in active]
+        rates: list[list[Tensor]] = [[] for _ in active]
+        clocks, counts = [self.clock[i] for i in active], [self.steps[i] for i in active]
+        looks = any(isinstance(u := self.runs[i].until, TrainLoss) and u.every is None for i in active)
+        for _ in range(max(1, SEGMENT // (examples * len(active)))):
+            before, over = list(clocks), False
+            for j, i in enumerate(active):
                 run = self.runs[i]
                 lr = self._rates(run, epoch, per_epoch)
-                n = self._ends(run, clocks[i], counts[i], lr)
-                orders[i].append(self._draw(i, run, examples, per_epoch, size)[:n])
-                rates[i].append(lr[:n])
-                clocks[i] += float(lr[:n].sum())
-                counts[i] += n
-                self.epochs[i] += n / per_epoch
-                over |= self._over(run, epoch + 1, counts[i], clocks[i])
+                n = self._allowed(run, clocks[j], counts[j], lr)
+                orders[j].append(self._draw(i, run, examples, per_epoch, size)[:n])
+                rates[j].append(lr[:n])
+                clocks[j] += float(lr[:n].sum())
+                counts[j] += n
+                over |= self._over(run, epoch + 1, counts[j], clocks[j])
             epoch += 1
-            if over or looks or pause(epoch, before, list(clocks.values())) or sgd.batch_at(epoch) != size:
+            if over or looks or pause(epoch, before, clocks) or sgd.batch_at(epoch) != size:
                 break
-        return [Plan(i, torch.cat(orders[i]), torch.cat(rates[i])) for i in active], epoch
+        plans = [Plan(i, torch.cat(o), torch.cat(r)) for i, o, r in zip(active, orders, rates, strict=True)]
+        return plans, epoch
 
     def _rates(self, run: Run, epoch: int, per_epoch: int) -> Tensor:
         if isinstance(run.sgd.lr_schedule, Constant):
@@ -162,6 +166,31 @@ class Trainer:
                 self.diverged_at[i] = self.steps[i] + made
             self.steps[i] += made
             self.clock[i] += float(plan.lr[:made].sum())
+            self.epochs[i] += made / (len(self.data.x_train) // plan.order.shape[1])
+
+    def _parts(self, plans: list[Plan]) -> Iterator[list[Plan]]:
+        """The plans whole, or cut where runs that train to a loss are to be looked at."""
+        at = [0] * len(plans)
+        while True:
+            part = []
+            for j, plan in enumerate(plans):
+                until, i, left = self.runs[plan.run].until, plan.run, len(plan.lr) - at[j]
+                if self.finished[i] or self.diverged_at[i] >= 0 or left == 0:
+                    continue
+                every = until.every if isinstance(until, TrainLoss) else None
+                n = left if every is None else min(left, max(1, round(every / float(plan.lr[at[j]]))))
+                part.append(Plan(i, plan.order[at[j] : at[j] + n], plan.lr[at[j] : at[j] + n]))
+                at[j] += n
+            if not part:
+                return
+            yield part
+
+    def _look(self, plans: list[Plan]) -> None:
+        """Marks the runs that have come down to their training loss."""
+        looked = [p.run for p in plans if isinstance(self.runs[p.run].until, TrainLoss) and self.diverged_at[p.run] < 0]
+        if looked:
+            for i, loss in zip(looked, self.train_losses(looked).tolist(), strict=True):
+                self.finished[i] = loss <= self.runs[i].until.value  # type: ignore[union-attr]
 
     def _advance_noisily(self, plans: list[Plan], momentum: float) -> list[int]:
         """Step by step, with noise behind each: v + ε and θ − lr ε are what adding ε to the gradient gives."""
@@ -181,47 +210,40 @@ class Trainer:
                     self.theta[i] -= step.lr.to(noise) * noise
         return done
 
-    def train(
-        self,
-        observe: Callable[[int, list[int], bool], None] = lambda epoch, runs, ended: None,
-        pause: Callable[[int, list[float], list[float]], bool] = lambda epoch, before, after: False,
-    ) -> Trainer:
+    def train(self, observe: Observe | None = None, pause: Pause = lambda epoch, before, after: False) -> Trainer:
         """Trains every run to its end.
 
         ``pause(epoch, before, after)`` says whether to look after that epoch, given the clocks of the runs in
         training before and after it; then, and at epoch 0, ``observe(epoch, runs, False)`` is called.
         ``observe(epoch, runs, True)`` is called once for each run at its end, whichever way it ended.
         """
+        tell = observe or (lambda epoch, runs, ended: None)
         epoch = 0
         active = list(range(len(self.runs)))
-        observe(0, active, False)
-        while active:
-            ended = [i for i in active if self._over(self.runs[i], epoch, self.steps[i], self.clock[i])]
-            ended += [i for i in active if self.diverged_at[i] >= 0]
-            alive = [i for i in active if self.diverged_at[i] < 0]
-            if epoch and isinstance(self.runs[0].until, TrainLoss) and alive:
-                losses = self.train_losses(alive).tolist()
-                reached = [i for i, loss in zip(alive, losses, strict=True) if loss <= self.runs[i].until.value]  # type: ignore[union-attr]
-                ended += reached
-            else:
-                reached = ended if not isinstance(self.runs[0].until, TrainLoss) else []
-            for i in reached:
-                self.finished[i] = self.diverged_at[i] < 0
-            over = sorted(set(ended))
-            if over:
-                observe(epoch, over, True)
-            active = [i for i in active if i not in set(over)]
+        tell(0, active, False)
+        while True:
+            ended = []
+            for i in active:
+                over = self._over(self.runs[i], epoch, self.steps[i], self.clock[i])
+                if over and self.diverged_at[i] < 0 and not isinstance(self.runs[i].until, TrainLoss):
+                    self.finished[i] = True
+                if over or self.finished[i] or self.diverged_at[i] >= 0:
+                    ended.append(i)
+            if ended:
+                tell(epoch, ended, True)
+            active = [i for i in active if i not in ended]
             if not active:
-                break
-            clocks = {i: self.clock[i] for i in active}
+                return self
+            clocks = list(self.clock)
             plans, epoch = self._plan(active, epoch, pause)
-            self._advance(plans)
-            still = [i for i in active if self.diverged_at[i] < 0]
-            if still and pause(epoch, [clocks[i] for i in still], [self.clock[i] for i in still]):
-                observe(epoch, still, False)
-        return self
+            for part in self._parts(plans):
+                self._advance(part)
+                self._look(part)
+            going = [i for i in active if self.diverged_at[i] < 0 and not self.finished[i]]
+            if going and pause(epoch, [clocks[i] for i in going], [self.clock[i] for i in going]):
+                tell(epoch, going, False)
 
 
-def train(stack: Stack, data: Dataset, **options: object) -> Trainer:
+def train(stack: Stack, data: Dataset, *, dtype: torch.dtype = torch.float32, engine: str | None = None) -> Trainer:
     """Trains a stack to its end: ``train(stack, data).theta[i]`` is what run i alone would have reached."""
-    return Trainer(stack, data, **options).train()  # type: ignore[arg-type]
+    return Trainer(stack, data, dtype=dtype, engine=engine).train()
