@@ -1,1 +1,46 @@
-"""threefactors: which minima does SGD find?"""
+"""threefactors: which minima does SGD find, and what decides it?
+
+An executable reproduction of "Three Factors Influencing Minima in SGD" (arXiv 1711.04623), and the library under
+it. Layers, each of which imports only from those above it::
+
+    _types · _rng · _identity · settings         what all share; the one source of randomness
+    theory      training      measurement        predict · produce · observe, blind to one another
+    experiments                                  sweeps, probes, a store that loses nothing
+    inference                                    estimates, decisions, claims: theory meets data here
+    presentation                                 figures and tables
+    publishing                                   chapters executed, gated, made into a site
+    cli                                          the command ``threefactors``
+
+Theory and data meet for the first time in inference: a prediction cannot have seen what it predicts.
+"""
+
+from threefactors.experiments import Accuracy, AtClock, Every, Loss, Moments, Result, Sharpness, Spectrum, Weights, run
+from threefactors.inference import claims, judge
+from threefactors.training import (
+    MLP,
+    SGD,
+    Clock,
+    Constant,
+    Custom,
+    Epochs,
+    Run,
+    SquareCycle,
+    Step,
+    Steps,
+    Sweep,
+    Task,
+    TrainLoss,
+    TriangularCycle,
+)
+
+__version__ = "0.1.0"
+__all__ = [
+    # what is trained, and how
+    "MLP", "SGD", "Run", "Sweep", "Task",
+    "Constant", "Custom", "SquareCycle", "Step", "TriangularCycle",
+    "Clock", "Epochs", "Steps", "TrainLoss",
+    # what is measured, and when
+    "Accuracy", "AtClock", "Every", "Loss", "Moments", "Sharpness", "Spectrum", "Weights",
+    # carrying it out, and judging
+    "Result", "run", "claims", "judge",
+]  # fmt: skip
