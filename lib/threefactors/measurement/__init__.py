@@ -1,0 +1,30 @@
+"""Measurement: curvature of a stack of networks, seen only through their per-example losses.
+
+operators  Hessian, Gauss–Newton and gradient covariance as matrices to multiply by
+lanczos    one batched Lanczos kernel, and the largest eigenvalues
+moments    trace and Frobenius norm
+spectrum   spectral density
+sharpness  measures that a rescaling of the weights leaves alone
+"""
+
+from threefactors.measurement.lanczos import Eigenpairs, top_eigenvalues
+from threefactors.measurement.moments import frobenius_squared, moments, trace
+from threefactors.measurement.operators import StackOperator, gauss_newton, gradient_covariance, hessian
+from threefactors.measurement.sharpness import adaptive_sharpness, normalized_sharpness
+from threefactors.measurement.spectrum import Quadrature, spectral_density
+
+__all__ = [
+    "Eigenpairs",
+    "Quadrature",
+    "StackOperator",
+    "adaptive_sharpness",
+    "frobenius_squared",
+    "gauss_newton",
+    "gradient_covariance",
+    "hessian",
+    "moments",
+    "normalized_sharpness",
+    "spectral_density",
+    "top_eigenvalues",
+    "trace",
+]
