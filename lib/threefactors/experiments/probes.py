@@ -107,7 +107,11 @@ def _hessian(trainer: Trainer, runs: Sequence[int], examples: int | None) -> Sta
     chosen = list(runs)
     x = trainer.data.x_train[:examples]
     y = trainer.labels[chosen, :examples]
-    return hessian(trainer.losses, trainer.theta[chosen], x.expand(len(chosen), *x.shape), y)
+    # The C kernel spreads runs over threads. Batched products, on a CPU, round by where a run lies in its batch:
+    # there one run at a time, so that no result depends on the company.
+    on_cpu = trainer.theta.device.type == "cpu"
+    chunk = 16 if trainer.losses.small(trainer.theta) else 1 if on_cpu else 64
+    return hessian(trainer.losses, trainer.theta[chosen], x.expand(len(chosen), *x.shape), y, chunk=chunk)
 
 
 def _generators(trainer: Trainer, runs: Sequence[int], stream: str) -> list[torch.Generator]:
@@ -140,7 +144,7 @@ class Sharpness:
             "sharpness_residual": top.residuals[:, 0] / top.values[:, 0].abs(),
             "sharpness_converged": top.converged & scaled.converged,
             "sharpness_products": top.products,
-            "normalized_sharpness": normalized_sharpness(top.values[:, 0], theta[:, weights]),
+            "normalized_sharpness": normalized_sharpness(theta[:, weights], top.values[:, 0]),
             "adaptive_sharpness": scaled.values[:, 0],
         }
 

@@ -1,4 +1,4 @@
-"""Compiles kernel.c with the system's C compiler and calls it: the fastest engine for small networks on a CPU.
+"""Compiles the C kernels with the system's compiler and calls them: the fastest engine for small networks on a CPU.
 
 The compiled library is cached under a name that holds the hash of everything it depends on, so it is built once
 (about two seconds) per machine and version. Without a compiler ``available()`` is False and training
@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from threefactors.training.steps import Plan
+from threefactors.training.engines import Plan
 
-_SOURCE = Path(__file__).with_name("kernel.c")
+_SOURCES = [Path(__file__).with_name(name) for name in ("kernel.c", "hessian.c", "mlp.h")]
 _REAL = {torch.float32: ("float", "int32_t"), torch.float64: ("double", "int64_t")}
 _LOSS = {"cross-entropy": 0, "squared": 1}
 _MAX_DEPTH = 64
@@ -68,7 +68,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     flags.append("-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
     # The macros that the compiler predefines name its version and every instruction set it will use.
     macros = subprocess.run([compiler, flags[-1], "-dM", "-E", "-x", "c", os.devnull], capture_output=True)
-    identity = b"\0".join([_SOURCE.read_bytes(), macros.stdout, *map(str.encode, flags)])
+    identity = b"\0".join([*(path.read_bytes() for path in _SOURCES), macros.stdout, *map(str.encode, flags)])
     name = f"kernel-{hashlib.sha256(identity).hexdigest()[:16]}.so"
     folder = cache_folder()
     try:
@@ -80,13 +80,14 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         # Compiled aside and moved into place, so that two processes at once never load half a file.
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / name
-            command = [compiler, *flags, str(_SOURCE), "-o", str(made), "-lm"]
+            sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
+            command = [compiler, *flags, *sources, "-o", str(made), "-lm"]
             if subprocess.run(command, capture_output=True).returncode:
                 return None  # an old compiler: the PyTorch engine gives the same numbers, only later
             made.replace(path)
     library = ctypes.CDLL(str(path))
-    library.workspace.restype = library.advance.restype = ctypes.c_long
-    library.outputs.restype = None
+    library.workspace.restype = library.hessian_workspace.restype = library.advance.restype = ctypes.c_long
+    library.outputs.restype = library.prepare.restype = library.hessian_product.restype = None
     return library
 
 
@@ -99,6 +100,70 @@ def _pointer(t: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(t.data_ptr())
 
 
+def _net(widths: tuple[int, ...], group: int | None, loss: str) -> _Net:
+    return _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (_MAX_DEPTH + 1))(*widths))
+
+
+def _pad(x: Tensor) -> Tensor:
+    """(…, D) with zeros up to whole vectors."""
+    return torch.nn.functional.pad(x, (0, -x.shape[-1] % (_vector_bytes() // x.dtype.itemsize))).contiguous()
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+def _each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
+    """Calls into C release Python's lock, so threads run them side by side."""
+    threads = torch.get_num_threads()
+    return list((_pool(threads).map if threads > 1 and len(items) > 1 else map)(work, items))
+
+
+class HessianProducts:
+    """v (R, P) → Hv (R, P) of R networks, linearized at θ (R, P) on x (R, B, D) with labels (R, B)."""
+
+    def __init__(
+        self, widths: tuple[int, ...], group: int | None, loss: str, theta: Tensor, x: Tensor, labels: Tensor
+    ) -> None:
+        library = _library(theta.dtype)
+        assert library is not None, "ask available() first"
+        self._product, self._rows, self._net = library.hessian_product, x.shape[1], _net(widths, group, loss)
+        shared = _pad(x[0]) if x.stride(0) == 0 else None  # one copy of data that all runs share
+        self._x = [_pad(one) if shared is None else shared for one in x]
+        size = library.hessian_workspace(ctypes.byref(self._net), ctypes.c_long(self._rows))
+        self._work = [torch.zeros(size, dtype=theta.dtype) for _ in theta]
+        theta, labels = theta.contiguous(), labels.contiguous()
+
+        def prepare(i: int) -> None:
+            library.prepare(
+                ctypes.byref(self._net),
+                _pointer(theta[i]),
+                _pointer(self._x[i]),
+                _pointer(labels[i]),
+                ctypes.c_long(self._rows),
+                _pointer(self._work[i]),
+            )
+
+        _each(prepare, range(len(theta)))
+
+    def __call__(self, v: Tensor) -> Tensor:
+        v, out = v.contiguous(), torch.empty_like(v, memory_format=torch.contiguous_format)
+
+        def product(i: int) -> None:
+            self._product(
+                ctypes.byref(self._net),
+                _pointer(v[i]),
+                _pointer(self._x[i]),
+                ctypes.c_long(self._rows),
+                _pointer(out[i]),
+                _pointer(self._work[i]),
+            )
+
+        _each(product, range(len(v)))
+        return out
+
+
 class Kernel:
     """Engine that runs kernel.c: one network per thread at a time, hundreds of steps per call.
 
@@ -109,16 +174,11 @@ class Kernel:
     def __init__(self, widths: tuple[int, ...], group: int | None, loss: str, x: Tensor, labels: Tensor) -> None:
         library = _library(x.dtype)
         assert library is not None, "ask available() first"
-        self._library, self._lanes = library, _vector_bytes() // x.dtype.itemsize
-        self.x, self.labels = self._pad(x), labels.contiguous()
-        self._net = _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (_MAX_DEPTH + 1))(*widths))
+        self._library, self._net = library, _net(widths, group, loss)
+        self.x, self.labels = _pad(x.flatten(1)), labels.contiguous()
         self._real = ctypes.c_float if x.dtype == torch.float32 else ctypes.c_double
         self._outputs = widths[-1]
         self._local = threading.local()  # a workspace for each thread
-        self._pool = ThreadPoolExecutor(torch.get_num_threads()) if torch.get_num_threads() > 1 else None
-
-    def _pad(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.pad(x.flatten(1), (0, -x[0].numel() % self._lanes)).contiguous()
 
     def _workspace(self, rows: int) -> Tensor:
         """Zeroed scratch of the calling thread: padded columns must start as zeros."""
@@ -156,7 +216,7 @@ class Kernel:
                 work.zero_()  # a diverged run leaves infinities in the padding
             return made
 
-        return self._each(one, plans)
+        return _each(one, plans)
 
     def outputs(self, theta: Tensor, runs: Sequence[int], x: Tensor | None = None) -> Tensor:
         """Outputs (len(runs), B, K) on x (B, D), by default the training set.
@@ -165,7 +225,7 @@ class Kernel:
         """
         counted = len(self.x)
         normed = self._net.group > 0
-        rows = self.x if x is None else torch.cat([self.x, self._pad(x)]) if normed else self._pad(x)
+        rows = self.x if x is None else torch.cat([self.x, _pad(x.flatten(1))]) if normed else _pad(x.flatten(1))
         out = theta.new_empty(len(runs), len(rows), self._outputs)
 
         def one(i: int) -> None:
@@ -179,9 +239,5 @@ class Kernel:
                 _pointer(self._workspace(len(rows))),
             )
 
-        self._each(one, range(len(runs)))
+        _each(one, range(len(runs)))
         return out if x is None else out[:, -len(x) :]
-
-    def _each(self, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-        """The calls release Python's lock, so threads run them side by side."""
-        return list((map if self._pool is None or len(items) < 2 else self._pool.map)(work, items))

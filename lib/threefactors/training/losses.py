@@ -8,8 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from threefactors.training import kernel
 from threefactors.training.models import MLP, criterion, standardize
 from threefactors.training.passes import Workspace, backward, forward, output_gradient
+
+WIDEST = 128  # hidden width up to which the C kernels beat batched matrix products (see `make bench`)
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class StackLosses:
     def __call__(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self.outputs(theta, x), y)
 
+    def small(self, theta: Tensor) -> bool:
+        """Whether the C kernels serve best: narrow layers, on a CPU, with a compiler at hand."""
+        narrow = max(self.model.hidden, default=0) <= WIDEST
+        return narrow and theta.device.type == "cpu" and kernel.available(theta.dtype)
+
     def hessian_products(self, theta: Tensor, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
         """v (R, P) → Hv (R, P), H the Hessian of the mean loss; θ's own passes are done once, here.
 
@@ -54,9 +62,16 @@ class StackLosses:
         doi:10.1162/neco.1994.6.1.147). ReLU has R{h} = [z > 0] R{z}; batch norm has
         R{ẑ} = (R{z} − ⟨R{z}⟩ − ẑ⟨ẑ R{z}⟩)/σ and R{1/σ} = −⟨ẑ R{z}⟩/σ².
         """
+        x = x.flatten(2)
+        if self.small(theta):
+            widths = self.model.widths(self.inputs, self.classes)
+            return kernel.HessianProducts(widths, self.model.batch_norm, self.loss, theta, x, y)
+        return self.stacked_products(theta, x, y)
+
+    def stacked_products(self, theta: Tensor, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+        """The same in plain PyTorch, for every device and width."""
         model = MLP(self.model.hidden, None if self.model.batch_norm is None else max(x.shape[1], 2))
         room = Workspace()
-        x = x.flatten(2)
         layers = model.layers(theta, self.inputs, self.classes)
         trace = forward(model, layers, x, room)
         scale = theta.new_full((1, 1, 1), 1 / x.shape[1])

@@ -1,28 +1,19 @@
-"""Engines that carry out SGD steps on a stack: hand-written passes in plain PyTorch, on any device.
+"""SGD steps of a whole stack in plain PyTorch: by hand-written passes, or by autograd.
 
-An engine has two methods, ``advance`` and ``outputs``; ``Kernel`` (kernel.py) is the third of the kind.
+The engine for every device and every width, and the one where there is no C compiler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from threefactors.training.engines import Plan
 from threefactors.training.losses import StackLosses
 from threefactors.training.models import groups
 from threefactors.training.passes import Workspace, accumulate, backward, forward, output_gradient
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The next steps of one run: which examples, order (steps, S), and how far, lr (steps,)."""
-
-    run: int
-    order: Tensor
-    lr: Tensor
 
 
 class Stacked:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -13,30 +12,20 @@ from torch import Tensor
 from threefactors._rng import generator
 from threefactors.training import kernel
 from threefactors.training.data import Dataset, corrupt
+from threefactors.training.engines import Engine, Plan
 from threefactors.training.losses import StackLosses
 from threefactors.training.models import groups
 from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
 from threefactors.training.schedules import Constant
-from threefactors.training.steps import Plan, Stacked
+from threefactors.training.steps import Stacked
 
 DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
 SEGMENT = 1_000_000  # examples drawn ahead for one call of an engine, where nothing is to be looked at between
-WIDEST = 128  # hidden width up to which kernel.c beats batched matrix products (see `make bench`)
 
 
 ROUNDING = 1e-12  # slack for Σ lr, a rounded sum
 Pause = Callable[[int, list[float], list[float]], bool]
 Observe = Callable[[int, list[int], bool], None]
-
-
-class Engine(Protocol):
-    """What carries out the steps: Kernel (C, one network per core) or Stacked (PyTorch, all at once)."""
-
-    def advance(
-        self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: Sequence[Plan], limit: float
-    ) -> list[int]: ...
-
-    def outputs(self, theta: Tensor, runs: Sequence[int], x: Tensor | None = None) -> Tensor: ...
 
 
 class Trainer:
@@ -74,12 +63,7 @@ class Trainer:
         self.finished = [False] * count
         self._order = [generator(run.seed, "order") for run in self.runs]
         self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
-        self._engine_name = engine or self._best_engine()
-
-    def _best_engine(self) -> str:
-        small = max(self.losses.model.hidden, default=0) <= WIDEST
-        on_cpu = self.theta.device.type == "cpu"
-        return "kernel" if on_cpu and small and kernel.available(self.theta.dtype) else "by hand"
+        self._engine_name = engine or ("kernel" if self.losses.small(self.theta) else "by hand")
 
     @cached_property
     def engine(self) -> Engine:

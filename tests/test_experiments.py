@@ -1,0 +1,321 @@
+"""Experiments: nothing computed is lost, nothing is computed twice, and how it was run changes no number."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from threefactors.experiments import (
+    Accuracy,
+    AtClock,
+    Every,
+    Loss,
+    Moments,
+    Sharpness,
+    Spectrum,
+    Store,
+    StoreError,
+    Weights,
+    run,
+)
+from threefactors.experiments import runner as runner_module
+from threefactors.experiments.store import key
+from threefactors.training import MLP, Clock, Epochs, Run, SGD, Steps, Sweep, Task, load
+
+TINY = Task(model=MLP((8,)), train_size=128)
+PROBES = [Loss(), Accuracy(), Sharpness(), Moments(probes=4), Weights()]
+
+
+def sweep(**changes):
+    settings = {"lr": [0.05, 0.1], "batch_size": [16, 32], "seed": range(3), "until": Epochs(2), **changes}
+    return Sweep.grid(settings.pop("task", TINY), **settings)
+
+
+def same(a, b):
+    """Equal numbers bit for bit, apart from when and where they were made."""
+    assert a.runs == b.runs
+    for left, right in zip(a.records, b.records, strict=True):
+        left, right = ({k: v for k, v in r.items() if k != "provenance"} for r in (left, right))
+        np.testing.assert_equal(left, right)
+
+
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory):
+    return run(sweep(), PROBES, store=tmp_path_factory.mktemp("serial"), progress=False)
+
+
+def test_one_row_a_run(serial):
+    table = serial.table()
+    assert len(table) == 12
+    assert table.finished.all()
+    assert not table.diverged.any()
+    assert table.sharpness_converged.all()
+    np.testing.assert_allclose(table.ratio, table.lr / table.batch_size)
+    assert table[["train_loss", "validation_accuracy", "sharpness", "trace", "frobenius"]].notna().to_numpy().all()
+    assert ((table.frobenius >= table.sharpness * 0.8) & (table.trace > 0)).all()
+
+
+def test_measures_agree_with_the_dense_hessian(tmp_path):
+    """From sweep to table: λ_max, Tr H, ‖H‖_F and the adaptive sharpness against P × P matrices in float64."""
+    task = Task(model=MLP((6,)), train_size=64)
+    result = run(sweep(task=task, seed=[0]), [Sharpness(tol=1e-4), Moments(probes=60), Weights()], store=tmp_path)
+    data = load("digits").first(64)
+    x, y = data.x_train.double().flatten(1), data.y_train
+
+    def loss(theta):
+        w1, b1, w2, b2 = theta.split([64 * 6, 6, 60, 10])
+        hidden = (x @ w1.view(64, 6) + b1).relu()
+        return torch.nn.functional.cross_entropy(hidden @ w2.view(6, 10) + b2, y)
+
+    for row in result.table().itertuples():
+        theta = torch.from_numpy(row.theta).double()
+        dense = torch.autograd.functional.hessian(loss, theta)
+        values = torch.linalg.eigvalsh(dense)
+        assert row.sharpness == pytest.approx(float(values[-1]), rel=1e-3)
+        assert row.frobenius == pytest.approx(float(dense.norm()), abs=max(4 * row.frobenius_stderr, 1e-3))
+        assert row.trace == pytest.approx(float(values.sum()), abs=max(4 * row.trace_stderr, 1e-3))
+        scaled = theta.abs()[:, None] * dense * theta.abs()
+        assert row.adaptive_sharpness == pytest.approx(float(torch.linalg.eigvalsh(scaled)[-1]), rel=1e-3)
+        weights = torch.cat([theta[: 64 * 6], theta[64 * 6 + 6 : 64 * 6 + 66]])
+        assert row.normalized_sharpness == pytest.approx(float(values[-1] * weights.square().sum()), rel=1e-3)
+
+
+def test_order_and_company_change_nothing(serial, tmp_path):
+    turned = run(Sweep(sweep().runs[::-1]), PROBES, store=tmp_path, progress=False)
+    same(runner_module.Result(turned.runs[::-1], turned.records[::-1]), serial)
+
+
+def test_one_by_one_changes_nothing(serial, tmp_path):
+    for one in sweep().runs[:3]:
+        run(Sweep((one,)), PROBES, store=tmp_path, progress=False)
+    same(run(sweep(), PROBES, store=tmp_path, progress=False), serial)
+
+
+def test_worker_processes_change_nothing(serial, tmp_path):
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+        same(run(sweep(), PROBES, store=tmp_path, executor=executor, progress=False), serial)
+
+
+def test_jobs_from_the_environment(serial, tmp_path, monkeypatch):
+    monkeypatch.setenv("THREEFACTORS_JOBS", "1")
+    monkeypatch.setenv("THREEFACTORS_STORE", str(tmp_path / "store"))
+    monkeypatch.setenv("THREEFACTORS_PROGRESS", str(tmp_path / "progress"))
+    same(run(sweep(), PROBES), serial)
+    assert (tmp_path / "progress").read_text().splitlines()[-1] == "12 12"
+
+
+def test_second_run_computes_nothing(serial, tmp_path, monkeypatch):
+    run(sweep(), PROBES, store=tmp_path, progress=False)
+    nothing_may_be_trained(monkeypatch)
+    same(run(sweep(), PROBES, store=tmp_path, progress=False), serial)
+
+
+def test_a_larger_sweep_computes_what_is_missing(tmp_path, monkeypatch):
+    run(sweep(seed=range(2)), [Loss()], store=tmp_path, progress=False)
+    trained = []
+    whole = runner_module._train_stack
+    monkeypatch.setattr(
+        runner_module, "_train_stack", lambda stack, *a, **k: (trained.extend(stack.runs), whole(stack, *a, **k))
+    )
+    run(sweep(seed=range(3)), [Loss()], store=tmp_path, progress=False)
+    assert {one.seed for one in trained} == {2}
+    assert len(trained) == 4
+
+
+CHILD = """
+import sys
+from threefactors.experiments import Loss, Accuracy, Sharpness, Moments, Weights, run
+from threefactors.training import MLP, Epochs, Sweep, Task
+from tests.test_experiments import PROBES, sweep
+if __name__ == "__main__":
+    run(sweep(seed=range(int(sys.argv[2]))), PROBES, store=sys.argv[1], progress=False)
+"""
+
+
+def nothing_may_be_trained(monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("training was started")
+
+    monkeypatch.setattr(runner_module, "_train_stack", refuse)
+
+
+def child(store, seeds):
+    code = textwrap.dedent(CHILD)
+    return subprocess.Popen([sys.executable, "-c", code, str(store), str(seeds)], stderr=subprocess.PIPE)
+
+
+def test_kill_nine_and_run_again(tmp_path):
+    """Killed in the middle, the sweep goes on where it stopped and ends with the same numbers."""
+    seeds = 40
+    process = child(tmp_path / "killed", seeds)
+    store = Store(tmp_path / "killed")
+    deadline = time.monotonic() + 60
+    while len(store) < 10 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path: path.stat().st_mtime_ns for path in store.folder.glob("??/*.json")}
+    assert 10 <= len(kept) < 4 * seeds, "the kill came too late to test anything"
+    again = run(sweep(seed=range(seeds)), PROBES, store=store.folder, progress=False)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "something was computed twice"
+    same(again, run(sweep(seed=range(seeds)), PROBES, store=tmp_path / "whole", progress=False))
+
+
+def test_two_at_once_on_one_store(serial, tmp_path):
+    processes = [child(tmp_path, 3) for _ in range(2)]
+    for process in processes:
+        assert process.wait(timeout=120) == 0, process.stderr.read().decode()
+    assert len(Store(tmp_path)) == 12
+    assert not list(tmp_path.rglob(".writing-*"))
+    same(run(sweep(), PROBES, store=tmp_path, progress=False), serial)
+
+
+def test_a_flipped_bit_is_noticed_set_aside_and_computed_again(serial, tmp_path):
+    run(sweep(), PROBES, store=tmp_path, progress=False)
+    victim = sorted(tmp_path.glob("??/*.json"))[5]
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 4
+    victim.write_bytes(content)
+    same(run(sweep(), PROBES, store=tmp_path, progress=False), serial)
+    assert victim.with_suffix(".bad").read_bytes() == content
+    assert victim.read_bytes() != content
+
+
+def test_a_torn_file_is_never_taken(tmp_path):
+    store = Store(tmp_path)
+    store.put("ab" * 32, {"end": {"a": np.arange(3.0), "b": float("nan"), "c": 0.1}})
+    got = store.get("ab" * 32)
+    np.testing.assert_equal(got, {"end": {"a": np.arange(3.0), "b": float("nan"), "c": 0.1}})
+    path = store.path("ab" * 32)
+    path.write_bytes(path.read_bytes()[:-20])
+    assert store.get("ab" * 32) is None
+    assert store.get("cd" * 32) is None
+
+
+def test_a_store_that_cannot_be_written_fails_before_any_work(tmp_path, monkeypatch):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    nothing_may_be_trained(monkeypatch)
+    with pytest.raises(StoreError, match=f"store {blocked}.*--store DIR"):
+        run(sweep(), [Loss()], store=blocked / "store")
+
+
+def test_a_full_disk_keeps_what_was_computed(tmp_path, monkeypatch):
+    """The fifth write finds the disk full: the error says so, four results stay, no half file remains."""
+    count, fsync = iter(range(100)), os.fsync
+
+    def full(handle):
+        if next(count) >= 5:  # the first is the check of the store itself
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StoreError, match=r"the disk is full; free some space .*What was computed is kept"):
+        run(sweep(), [Loss()], store=tmp_path, progress=False)
+    assert len(Store(tmp_path)) == 4
+    assert not list(tmp_path.rglob(".writing-*"))
+
+
+def test_keys_tell_apart_what_differs():
+    one, other = Run(TINY, SGD(0.1, 8), 0, Epochs(1)), Run(TINY, SGD(0.1, 8), 1, Epochs(1))
+    names = {
+        key(one, (Loss(),), "x"), key(other, (Loss(),), "x"), key(one, (Accuracy(),), "x"),
+        key(one, (Loss(at=Every(1)),), "x"), key(one, (Loss(),), "y"), key(one, (Loss(), Accuracy()), "x"),
+    }  # fmt: skip
+    assert len(names) == 6
+
+
+def test_probes_look_when_asked(tmp_path):
+    probes = [Loss(at=Every(2)), Accuracy(at=AtClock((0.5, 1.0))), Loss()]
+    result = run(sweep(lr=0.1, batch_size=16, until=Epochs(4)), probes, store=tmp_path, progress=False)
+    series = result.series()
+    seen = series[series.train_loss.notna()].groupby("seed").epoch.apply(list)
+    assert seen.tolist() == [[0, 2, 4]] * 3
+    clocks = series[series.validation_accuracy.notna()].groupby("seed").at_clock.apply(list)
+    assert [np.round(c, 9).tolist() for c in clocks] == [[0.8, 1.6]] * 3  # the ends of the epochs that cross them
+    last = series[series.epoch == 4].set_index("seed").train_loss
+    pd.testing.assert_series_equal(last, result.table().set_index("seed").train_loss, check_exact=True)
+
+
+def test_diverged_and_unfinished_runs_are_there(tmp_path):
+    result = run(sweep(lr=[0.05, 1e6], until=Steps(40)), [Loss(), Sharpness()], store=tmp_path, progress=False)
+    table = result.table()
+    assert len(table) == 12
+    wild = table[table.lr > 1]
+    assert wild.diverged.all()
+    assert (wild.diverged_at >= 0).all()
+    assert wild.sharpness.isna().all()
+    assert len(result.diverged) == 6
+    assert table[table.lr < 1].finished.all()
+
+
+def test_spectrum_has_unit_mass_and_the_trace(tmp_path):
+    result = run(
+        sweep(seed=[0]), [Spectrum(steps=30, probes=8), Moments(probes=60)], store=tmp_path, progress=False
+    )
+    for row in result.table().itertuples():
+        np.testing.assert_allclose(row.spectrum_weights.sum(-1), 1, rtol=1e-5)
+        mean = (row.spectrum_weights * row.spectrum_nodes).sum(-1)
+        parameters = 64 * 8 + 8 + 8 * 10 + 10
+        error = parameters * mean.std(ddof=1) / len(mean) ** 0.5
+        assert abs(parameters * mean.mean() - row.trace) < 4 * (error + row.trace_stderr)
+
+
+@dataclass(frozen=True)
+class NoTime:
+    def measure(self, trainer, runs):
+        return {}
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("sharpness", "is no probe; use Loss, Accuracy, Sharpness"),
+        (Loss, "is no probe"),
+        (NoTime(), r"NoTime\(at=None\): use 'end', Every"),
+        (Loss(at="sometimes"), r"Loss\(at='sometimes'\)"),
+    ],
+)
+def test_unknown_probes_are_refused(tmp_path, probe, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        run(sweep(), [probe], store=tmp_path)
+
+
+def test_bad_requests_fail_before_any_work(tmp_path, monkeypatch):
+    nothing_may_be_trained(monkeypatch)
+    with pytest.raises(ValueError, match="batch_size=256 .*exceeds the 128 training examples"):
+        run(sweep(batch_size=[16, 256]), [Loss()], store=tmp_path)
+    with pytest.raises(ValueError, match="train_size=5000 exceeds the 1152"):
+        run(sweep(task=Task(train_size=5000)), [Loss()], store=tmp_path)
+    with pytest.raises(ValueError, match="dataset='nowhere' is unknown"):
+        run(sweep(task=Task(dataset="nowhere")), [Loss()], store=tmp_path)
+    with pytest.raises(ValueError, match=r"Every\(0\)"):
+        Every(0)
+    with pytest.raises(ValueError, match="at least one time"):
+        AtClock(())
+    with pytest.raises(ValueError, match="split='train'"):
+        Accuracy("train")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="no usable GPU; use device='cpu'"):
+            run(sweep(), [Loss()], store=tmp_path, device="cuda")
+
+
+def test_any_executor_serves(serial, tmp_path):
+    with ThreadPoolExecutor(2) as executor:
+        same(run(sweep(), PROBES, store=tmp_path, executor=executor, progress=False), serial)
+
+
+def test_clock_runs_have_their_clock(tmp_path):
+    table = run(sweep(until=Clock(1.5)), [Loss()], store=tmp_path, progress=False).table()
+    np.testing.assert_allclose(table.clock, 1.5, rtol=1e-9)
