@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import ALIGNED, CASES, MLP, case
-from oracles import dense_gauss_newton, dense_hessian
+from tests.cases import ALIGNED, CASES, MLP, case
+from tests.oracles import dense_gauss_newton, dense_hessian
 from threefactors.measurement import (
     StackOperator,
     adaptive_sharpness,

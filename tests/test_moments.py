@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from cases import ALIGNED, CASES
-from oracles import dense_gradient_covariance, dense_hessian
+from tests.cases import ALIGNED, CASES
+from tests.oracles import dense_gradient_covariance, dense_hessian
 from threefactors.measurement import (
     StackOperator,
     frobenius_squared,

@@ -5,8 +5,8 @@ import weakref
 
 import pytest
 import torch
-from cases import ALIGNED, CASES, MLP, case, cross_entropy
-from oracles import (
+from tests.cases import ALIGNED, CASES, MLP, case, cross_entropy
+from tests.oracles import (
     dense_gauss_newton,
     dense_gradient_covariance,
     dense_hessian,

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from cases import ALIGNED, CASES
-from oracles import dense_hessian
+from tests.cases import ALIGNED, CASES
+from tests.oracles import dense_hessian
 from threefactors.measurement import StackOperator, hessian, spectral_density
 
 TANH, RELU = CASES[2], CASES[3]
