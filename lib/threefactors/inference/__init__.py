@@ -18,6 +18,7 @@ from threefactors.inference.decisions import (
 from threefactors.inference.estimates import Interval, SeedMean, SeedRatio, seed_bootstrap
 from threefactors.inference.judging import judge, judge_family
 from threefactors.inference.slopes import Slopes, loglog_slopes, slope_on_ratio
+from threefactors.inference.summaries import exponents, level_line, spectral_summary, summarize
 from threefactors.inference.verdicts import VERDICT_MIME, Verdict, Verdicts
 
 __all__ = [
@@ -43,12 +44,16 @@ __all__ = [
     "Verdicts",
     "claims",
     "collinearity",
+    "exponents",
     "held_out_comparison",
     "holm",
     "judge",
     "judge_family",
+    "level_line",
     "loglog_slopes",
     "required_effect",
     "seed_bootstrap",
     "slope_on_ratio",
+    "spectral_summary",
+    "summarize",
 ]

@@ -1,0 +1,1 @@
+"""Presentation: tables of statistics as figures, verdicts as words."""

@@ -1,0 +1,317 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The width of minima
+#
+# **Question.** Does a larger ratio of learning rate to batch size lead SGD to wider minima, and do those minima
+# generalize better?
+#
+# The paper answers yes {cite}`jastrzebski2018`. Its experiment varies the learning rate $\eta$ and the batch size
+# $S$, trains each network for the same number of epochs, and finds that the curvature at the end falls with $\eta/S$.
+# This chapter repeats it on a full grid of $\eta$ and $S$ with several seeds. Then it asks the question that the
+# experiment leaves open: was it the *noise* of a large $\eta/S$ that flattened the minimum, or the *time* that a
+# large $\eta/S$ gives the network to train?
+#
+# ## The law
+#
+# Write $\theta$ for the parameters of a network, $L(\theta)$ for its training loss, $H$ for the Hessian of $L$ and
+# $C$ for the covariance of the gradient of one example's loss. One step of SGD with a batch of $S$ examples moves
+# $\theta$ by $-\eta\,(\nabla L + \varepsilon)$, where the noise $\varepsilon$ has mean zero and covariance close to
+# $C/S$. Near a minimum with loss $L^*$ the loss is a bowl, $L = L^* + \tfrac12\,\theta^\top H\,\theta$. Each step
+# then replaces the covariance $\Sigma$ of $\theta$ by $(I-\eta H)\,\Sigma\,(I-\eta H) + \eta^2 C/S$. Where
+# $\Sigma$ no longer changes, multiplying out gives
+#
+# ```{math}
+# :label: eq-stationary
+# H\Sigma + \Sigma H - \eta\, H\Sigma H = \frac{\eta}{S}\, C .
+# ```
+#
+# For small $\eta$ the third term is negligible, and half the trace of what remains is the mean height above the
+# bottom:
+#
+# ```{math}
+# :label: eq-excess
+# \mathbb{E}[L] - L^* = \tfrac12 \operatorname{Tr}(H\Sigma) = \frac{\eta}{4S} \operatorname{Tr} C .
+# ```
+#
+# If in addition $C = H$, as the paper assumes, the right-hand side is $\frac{\eta}{4S}\operatorname{Tr} H$. A process
+# with large $\eta/S$ floats high above a narrow minimum and cannot stay in it. So among the minima that SGD can
+# reach, a large ratio should leave it in a wide one: with small largest eigenvalue $\lambda_{\max}$, trace
+# $\operatorname{Tr} H$ and norm $\lVert H\rVert_F$. Only $\eta/S$ enters, which is why minima of equal ratio should be
+# equally wide.
+#
+# ## The objection: a clock
+#
+# Add up the learning rates of all steps, $T = \sum \eta$. This is the time that gradient flow,
+# $\dot\theta = -\nabla L$, would have run for: call it the *clock*. After $E$ epochs on $N$ examples there were
+# $E N/S$ steps, so that
+#
+# ```{math}
+# :label: eq-clock
+# T = E\,N\,\frac{\eta}{S} .
+# ```
+#
+# At equal epochs the ratio *is* the training time. And time alone flattens. Take the smallest problem that can be
+# separated, one margin $m$ with the logistic loss $L = \ln(1+e^{-m})$. Gradient flow has $m + e^m = T + \text{const}$,
+# so that both the loss and the curvature $L''$ fall like $1/T$, with no noise anywhere. A network that has fitted its
+# training set does the same: its margins go on growing, and its Hessian shrinks with its loss.
+#
+# Hence three **protocols**. *Equal epochs* is the paper's. *Equal clock* stops every run at the same $T$. *Equal
+# loss* stops every run at the same training loss. In each, full-batch gradient descent with the same clock is the
+# control: it has no noise at all.
+#
+# ## Predictions
+#
+# Both mechanisms were put into numbers before any network was trained. Slopes are those of
+# $\ln \lambda_{\max}$ against $\ln(\eta/S)$.
+#
+# | | if noise widens | if only the clock counts |
+# |---|---|---|
+# | equal epochs | below 0 | near −1, and on the control's curve |
+# | equal clock | below 0 | 0 |
+# | equal loss | below 0 | 0 |
+#
+# The claims that will be judged, and the rules, are code that was written first
+# (`threefactors.inference.claims`): **C3a** curvature falls with $\eta/S$, in all three measures; **C3b** it depends on
+# $\eta$ and $S$ only through the ratio; **C3c** it falls also in two measures that rescaling the weights cannot
+# change; **C4** validation accuracy rises. Each is judged under each protocol, for networks without and with batch
+# normalization, which makes 24 verdicts, and the significance levels are corrected for that number by Holm's method.
+
+# %% tags=["parameters"]
+scale = "laptop"  # smoke | laptop | paper
+
+# %% [markdown]
+# ## The experiment
+#
+# The same experiment in three sizes. `laptop` is what the book shows by default; `smoke` only proves that the chapter
+# runs; `paper` is in the spirit of the paper's own four-layer network, with a grid of ours, and wants a GPU.
+
+# %%
+from threefactors import MLP, AtClock, Accuracy, Clock, Epochs, Loss, Moments, Sharpness, Spectrum, Step, Sweep, Task, TrainLoss
+from threefactors import claims, run
+
+SIZES = {
+    #         data             hidden widths    learning rates              batch sizes           seeds epochs clock loss at most
+    "smoke": ("digits", (16, 16), [0.05, 0.1, 0.2], [16, 32, 64], 5, 10, 10.0, 0.5, 60),
+    "laptop": ("digits", (64, 64, 64), [0.01, 0.02, 0.04, 0.08, 0.16], [8, 16, 32, 64, 128], 8, 100, 60.0, 0.01, 3000),
+    "paper": ("fashion-mnist", (256, 256, 256), [0.005, 0.01, 0.025, 0.05, 0.1], [25, 50, 125, 250, 1000], 8, 200, 60.0, 0.05, 1000),
+}
+data, hidden, lrs, batch_sizes, seeds, epochs, clock, loss, limit = SIZES[scale]
+arms = {"plain": Task(data, MLP(hidden)), "batch norm": Task(data, MLP(hidden, batch_norm=min(batch_sizes)))}
+protocols = {
+    "equal epochs": Epochs(epochs),
+    "equal clock": Clock(clock),
+    "equal loss": TrainLoss(loss, at_most=Epochs(limit), every=clock / 240),
+}
+
+# %% [markdown]
+# Networks are multilayer perceptrons with ReLU and He initialization. With batch normalization the statistics come
+# from ghost batches of the smallest batch size of the grid, so that their noise is the same for every $S$.
+# Every combination of $\eta$, $S$ and seed is trained, six times over:
+
+# %%
+probes = [Loss(), Accuracy(), Sharpness(), Moments()]
+results = {
+    (protocol, arm): run(Sweep.grid(task, lr=lrs, batch_size=batch_sizes, seed=range(seeds), until=until), probes)
+    for protocol, until in protocols.items()
+    for arm, task in arms.items()
+}
+
+# %% [markdown]
+# The control descends with the whole training set as its batch, through the clocks of the whole grid. Its steps grow
+# as the landscape flattens; as long as $\eta\lambda_{\max}$ stays below 2 it does not oscillate, and is gradient flow
+# with small errors.
+
+# %%
+from threefactors.training import load
+from threefactors.settings import Settings
+
+N = len(load(data, Settings.from_environment().data).y_train)
+ratios = sorted({lr / size for lr in lrs for size in batch_sizes})
+times = tuple(epochs * (N // size) * lr for lr in lrs for size in batch_sizes) + (clock,)
+descent = dict(lr=0.05, batch_size=N, seed=range(seeds), lr_schedule=Step(at=(800, 2400), factor=3))
+along = [probe(at=AtClock(tuple(sorted(set(times))))) for probe in (Loss, Sharpness, Moments)]
+flow = {arm: run(Sweep.grid(task, until=Clock(max(times)), **descent), along) for arm, task in arms.items()}
+to_loss = {
+    arm: run(Sweep.grid(task, until=TrainLoss(loss, at_most=Epochs(10 * limit), every=clock / 240), **descent), probes)
+    for arm, task in arms.items()
+}
+
+# %% [markdown]
+# The control is only noise-free flow if its steps are small enough: along its way the largest $\eta\lambda_{\max}$
+# was {glue:text}`width-control-plain:.2f` (plain) and {glue:text}`width-control-batch-norm:.2f` (batch norm), where 2
+# is the limit.
+
+# %% tags=["remove-cell"]
+from threefactors.inference import (
+    exponents, held_out_comparison, judge_family, level_line, loglog_slopes, slope_on_ratio, spectral_summary, summarize,
+)
+from threefactors._rng import numpy_generator
+from threefactors.presentation import figures
+from threefactors.presentation.prose import by_id, glue, in_words
+
+tables = {where: result.table() for where, result in results.items()}
+paths = {arm: result.series().query("at_clock > 0") for arm, result in flow.items()}
+for arm, path in paths.items():
+    steps = descent["lr"] * path.epoch.map(descent["lr_schedule"])
+    glue(**{f"width-control-{arm.replace(' ', '-')}": (steps * path.sharpness).max()})
+
+
+def controls(arm, measure):
+    """Noise-free descent under each protocol: at the clock of each ratio, at the common clock, at the common loss."""
+    by_clock = paths[arm].assign(ratio=paths[arm].at_clock / (epochs * N))
+    there = paths[arm][paths[arm].at_clock >= clock * (1 - 1e-9)].groupby("seed").head(1)
+    lines = {"equal clock": there, "equal loss": to_loss[arm].table()}
+    bands = {name: level_line(table, measure, [ratios[0], ratios[-1]]) for name, table in lines.items()}
+    return {"equal epochs": summarize(by_clock, measure, by=["ratio"]), **bands}
+
+
+def panels(arm, measure, log=True):
+    return {name: summarize(tables[name, arm], measure, log=log) for name in protocols}
+
+# %% [markdown]
+# ## What happens to the width
+#
+# First the paper's own experiment: {numref}`fig-width-plain`, left. The curvature falls with $\eta/S$, and runs of
+# equal ratio but different $S$ lie on top of one another, as claimed. But so does the control, which has no noise.
+# The other two panels take the clock away.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, one for each protocol, of the largest Hessian eigenvalue against learning rate over batch size, both logarithmic, with the noise-free control as a dashed line."}}
+figures.side_by_side(
+    figures.against_ratio, panels("plain", "sharpness"), measure="sharpness", control=controls("plain", "sharpness")
+)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-bn", "caption": "The same with batch normalization, in ghost batches of one size for all runs. What to see: the raw curvature of a normalized network depends on the length of its weights, which grows with time and noise; compare with the scale-invariant measure below."}, "image": {"alt": "Three panels as in the figure before, for networks with batch normalization."}}
+figures.side_by_side(
+    figures.against_ratio, panels("batch norm", "sharpness"), measure="sharpness",
+    control=controls("batch norm", "sharpness"),
+)
+
+# %% [markdown]
+# A normalized network computes the same function when the weights of a layer are doubled, with a quarter of the
+# curvature {cite}`dinh2017`. The adaptive sharpness $\lambda_{\max}(|\theta| H |\theta|)$ measures the curvature in
+# relative changes of each weight and does not see such a rescaling {cite}`kwon2021`.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels of adaptive sharpness against learning rate over batch size for networks with batch normalization."}}
+figures.side_by_side(
+    figures.against_ratio, panels("batch norm", "adaptive_sharpness"), measure="adaptive_sharpness",
+    control={name: None for name in protocols},
+)
+
+# %% [markdown]
+# The same numbers as a map. Where only the ratio counts, the cells along each thin diagonal have one color.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: at equal epochs the color changes across the diagonals only; under the other protocols far less is left to change."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size."}}
+maps = panels("plain", "sharpness")
+span = (min(m.value.min() for m in maps.values()), max(m.value.max() for m in maps.values()))
+figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, width=4.2)
+
+# %% [markdown]
+# ## Is it the ratio?
+#
+# Fit $\lambda_{\max} \propto \eta^a S^b$ seed by seed. A law of the ratio has $a = -b$. A law of the learning rate
+# alone has $b = 0$: a network at the edge of stability, $\lambda_{\max} \approx 2/\eta$, would be an example, and it
+# needs no noise either. So the two exponents are fitted apart.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures of the plain network, with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength) and how far from the diagonal."}, "image": {"alt": "Three panels of the exponent of the learning rate against minus the exponent of the batch size, with a wedge around the diagonal."}}
+measures = ["sharpness", "trace", "frobenius", "normalized_sharpness", "adaptive_sharpness"]
+fitted = {name: exponents({name: tables[name, "plain"]}, measures) for name in protocols}
+figures.side_by_side(figures.exponent_plane, fitted, margin=claims.C3b.rule.margin, share_y=False, width=3.9)
+
+# %% [markdown]
+# Which description predicts a cell of the grid that it has not seen? Each model is a quadratic in the logarithms of its
+# variables, fitted to all cells but one. At equal epochs the clock is the ratio, by equation {eq}`eq-clock`, and no
+# regression can tell them apart. That is the paper's experiment in one sentence.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-heldout", "caption": "Share of the variance of the logarithm of the largest eigenvalue that each description predicts in cells left out of the fit, plain network; lines are 95 % intervals over seeds. What to see: which description loses nothing against the richest one."}, "image": {"alt": "Three bar charts of held-out R squared for six models, one chart for each protocol."}}
+compared = {
+    name: held_out_comparison(
+        tables[name, "plain"], "sharpness", degree=2 if scale != "smoke" else 1, generator=numpy_generator(0, "held out")
+    )
+    for name in protocols
+}
+figures.side_by_side(figures.held_out, compared, width=3.9)
+
+# %% [markdown]
+# ## More than the largest eigenvalue
+#
+# The spectrum as a whole, for the smallest, the middle and the largest ratio of the grid, all at equal training loss.
+
+# %%
+corners = [(lrs[0], batch_sizes[-1]), (lrs[len(lrs) // 2], batch_sizes[len(batch_sizes) // 2]), (lrs[-1], batch_sizes[0])]
+spectra = [
+    run(Sweep.grid(arms["plain"], lr=lr, batch_size=size, seed=range(seeds), until=protocols["equal loss"]), [Spectrum()])
+    for lr, size in corners
+]
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-spectra", "caption": "Density of the positive Hessian eigenvalues at equal training loss, by stochastic Lanczos quadrature, for three noise scales; bands are 95 % intervals over seeds. Most of the eigenvalues are smaller than the axis shows. What to see: whether a larger ratio moves the whole upper part of the spectrum or its edge alone."}, "image": {"alt": "Spectral density of the Hessian against eigenvalue, both logarithmic, three curves."}}
+import pandas as pd
+
+stacked = pd.concat([result.table() for result in spectra])
+stacked["group"] = [f"$\\eta/S$ = {ratio:.2g}" for ratio in stacked.ratio]
+top = max(nodes.max() for nodes in stacked.spectrum_nodes)
+figures.spectra(spectral_summary(stacked, "group", span=(top / 1e4, top * 2))).figure
+
+# %% [markdown]
+# ## Does it generalize?
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy", "caption": "Validation accuracy against the noise scale, plain network, mean over seeds with 95 % interval. What to see: the digits are easy, and all differences are fractions of a point to a few points; the trend is judged over the whole grid."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size."}}
+figures.side_by_side(
+    figures.against_ratio, panels("plain", "validation_accuracy", log=False), measure="validation_accuracy"
+)
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy-bn", "caption": "The same with batch normalization."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size, with batch normalization."}}
+figures.side_by_side(
+    figures.against_ratio, panels("batch norm", "validation_accuracy", log=False), measure="validation_accuracy"
+)
+
+# %% [markdown]
+# ## Verdicts
+
+# %%
+family = [c.at(protocol, arm) for c in (claims.C3a, claims.C3b, claims.C3c, claims.C4) for protocol, arm in results]
+verdicts = judge_family(family, results)
+verdicts
+
+# %% tags=["remove-cell"]
+for claim, own in by_id(verdicts).items():
+    glue(**{f"width-{claim}": in_words(own)})
+for name in protocols:
+    key = name.replace(" ", "-")
+    glue(**{f"width-slope-{key}": slope_on_ratio(tables[name, "plain"], "sharpness").interval()})
+    glue(**{f"width-slope-bn-{key}": slope_on_ratio(tables[name, "batch norm"], "sharpness").interval()})
+    glue(**{f"width-r2-{model.replace(' ', '-')}-{key}": row.r2 for model, row in compared[name].iterrows()})
+slopes = loglog_slopes(tables["equal loss", "plain"], "sharpness")
+glue(**{"width-a": slopes.lr.interval(), "width-b": slopes.batch_size.interval()})
+glue(**{"width-lost": sum((t.diverged | ~t.finished).sum() for t in tables.values()), "width-runs": sum(map(len, tables.values()))})
+path = paths["plain"].assign(lr=paths["plain"].at_clock, batch_size=1)
+glue(**{"width-slope-control": slope_on_ratio(path[path.at_clock >= clock], "sharpness").interval()})
+
+# %% [markdown]
+# In words, from the table above and not typed:
+#
+# - **C3a**, curvature falls with the ratio: {glue:text}`width-C3a`.
+# - **C3b**, only through the ratio: {glue:text}`width-C3b`.
+# - **C3c**, also by measures that rescaling cannot change: {glue:text}`width-C3c`.
+# - **C4**, validation accuracy rises: {glue:text}`width-C4`.
+#
+# The slope of $\ln\lambda_{\max}$ on $\ln(\eta/S)$, plain network, tells how much of the paper's effect the clock is:
+#
+# | protocol | slope | 95 % interval |
+# |---|---|---|
+# | equal epochs | {glue:text}`width-slope-equal-epochs:.2f` | {glue:text}`width-slope-equal-epochs_low:.2f` to {glue:text}`width-slope-equal-epochs_high:.2f` |
+# | equal clock | {glue:text}`width-slope-equal-clock:.2f` | {glue:text}`width-slope-equal-clock_low:.2f` to {glue:text}`width-slope-equal-clock_high:.2f` |
+# | equal loss | {glue:text}`width-slope-equal-loss:.2f` | {glue:text}`width-slope-equal-loss_low:.2f` to {glue:text}`width-slope-equal-loss_high:.2f` |
+# | control without noise, against its clock | {glue:text}`width-slope-control:.2f` | {glue:text}`width-slope-control_low:.2f` to {glue:text}`width-slope-control_high:.2f` |
+#
+# Of {glue:text}`width-runs:.0f` runs, {glue:text}`width-lost:.0f` diverged or did not finish.

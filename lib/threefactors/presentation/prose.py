@@ -1,0 +1,40 @@
+"""Numbers and verdicts for use in a chapter's text, so that none has to be typed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from myst_nb import glue as _glue
+
+from threefactors.inference import Interval, Verdict
+
+
+def glue(**values: float | str | Interval) -> None:
+    """Makes values available to the text as ``{glue:text}`name` ``; an interval also as name_low and name_high."""
+    for name, value in values.items():
+        if isinstance(value, Interval):
+            glue(**{name: value.value, f"{name}_low": value.low, f"{name}_high": value.high})
+        else:
+            _glue(name, value if isinstance(value, str) else float(value), display=False)
+
+
+def in_words(verdicts: Iterable[Verdict]) -> str:
+    """Where each verdict was reached: ``SUPPORTED at equal epochs (plain, batch norm); UNDECIDED at …``."""
+    where: dict[str, dict[str, list[str]]] = {}
+    for verdict in verdicts:
+        where.setdefault(verdict.verdict, {}).setdefault(verdict.protocol, []).append(verdict.arm)
+    parts = []
+    for verdict, protocols in where.items():
+        places = " and at ".join(
+            f"{protocol} ({', '.join(arms)})" if any(arms) else protocol for protocol, arms in protocols.items()
+        )
+        parts.append(f"{verdict} at {places}")
+    return "; ".join(parts)
+
+
+def by_id(verdicts: Iterable[Verdict]) -> Mapping[str, list[Verdict]]:
+    """The verdicts of each claim."""
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in verdicts:
+        groups.setdefault(verdict.id, []).append(verdict)
+    return groups
