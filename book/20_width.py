@@ -315,3 +315,27 @@ glue(**{"width-slope-control": slope_on_ratio(path[path.at_clock >= clock], "sha
 # | control without noise, against its clock | {glue:text}`width-slope-control:.2f` | {glue:text}`width-slope-control_low:.2f` to {glue:text}`width-slope-control_high:.2f` |
 #
 # Of {glue:text}`width-runs:.0f` runs, {glue:text}`width-lost:.0f` diverged or did not finish.
+#
+# ## What would change our mind
+#
+# - *That the clock is most of the effect at equal epochs.* A control without noise that stays far above the points in
+#   {numref}`fig-width-plain`, left.
+# - *That noise does something of its own.* A slope at equal clock and at equal loss that is not told from zero with more
+#   seeds, or one that vanishes when the full-batch control takes steps of the same size.
+# - *That the ratio is what counts.* Exponents outside the wedge of {numref}`fig-width-exponents`, with intervals that
+#   exclude it.
+#
+# Two limits of this chapter should be kept in mind. The digits are an easy task: all these networks fit their
+# training set, and validation accuracies lie within a few points. And equal clock and equal loss cannot both hold: a
+# run with much noise reaches a given loss later, so that at equal loss its clock is longer. The two protocols bracket
+# the comparison that one would like to make.
+#
+# ## Exercises
+#
+# 1. Plant an error: replace `lr / batch_size` in the library's table by `lr / batch_size**2`. Which claims notice?
+# 2. Derive {eq}`eq-excess` from {eq}`eq-stationary`, keeping the third term, for $C = H$. At which $\eta\lambda$ does
+#    the mean height diverge?
+# 3. Give the task 20 % of random labels (`Task(..., label_noise=0.2)`) and repeat the chapter with `--scale smoke`.
+#    A minimum where $L^* > 0$ keeps its gradient noise. Does the clock still explain as much?
+# 4. Sample with replacement (`sampling="replacement"`). Noise that is drawn by epochs cancels over an epoch
+#    {cite}`kuhn2023`; do the minima become wider or narrower?

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from threefactors.experiments.probes import AtClock, Every, Probe, check_probe, pauses, take
 from threefactors.experiments.provenance import provenance

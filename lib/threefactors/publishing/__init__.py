@@ -1,0 +1,6 @@
+"""Publishing: from source chapters to a site, nothing of it typed by hand.
+
+``chapters`` what a chapter is and its fingerprint · ``execute`` run it through papermill, watched by
+``watch`` · ``gate`` is the notebook fit to publish? · ``ledger`` the verdicts in all of them · ``site``
+jupyter-book around them · ``build`` the whole way, as ``threefactors book`` goes it.
+"""

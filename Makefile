@@ -1,0 +1,66 @@
+# make book    the executable paper, from a fresh machine to _build/html
+# make test    the test suite
+# Python >= 3.10 and make are all that must be there; everything else goes into .venv.
+
+PYTHON ?= python3
+SHELL  := /bin/bash
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PORT   ?= 8000
+
+.DEFAULT_GOAL := help
+.PHONY: help book test bench serve lint constraints clean distclean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="--scale smoke" for options)
+	$(BIN)/threefactors book $(ARGS)
+
+test: $(STAMP) ## run the tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+bench: $(STAMP) ## speed against the baselines, into _build/bench.json
+	$(BIN)/python -m tests.bench $(ARGS)
+
+serve: ## look at the built site
+	@test -f _build/html/index.html || { echo "there is no site yet; run: make book" >&2; exit 1; }
+	@echo "the book is at http://localhost:$(PORT)/ (Ctrl-C ends this)"
+	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html >/dev/null 2>&1
+
+lint: $(STAMP) ## style and types
+	$(BIN)/ruff check lib tests
+	$(BIN)/ruff format --check lib tests
+	$(BIN)/mypy lib
+
+constraints: $(STAMP) ## write the whole installed set to constraints.txt
+	@{ $(BIN)/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])'; \
+	   $(BIN)/python -m pip freeze --exclude-editable --exclude threefactors; } > constraints.tmp
+	@mv constraints.tmp constraints.txt && wc -l constraints.txt
+
+clean: ## remove what was built; the environment and the store of results stay
+	rm -rf _build book/*.ipynb
+
+distclean: clean ## remove everything that make can make again, results included
+	rm -rf $(VENV) .threefactors *.egg-info lib/*.egg-info
+
+# pinned versions serve the Python that they were frozen with (constraints.txt's first line); for another
+# one, and when the pinned set cannot be had, the ranges of requirements.txt decide
+$(STAMP): requirements.txt pyproject.toml $(wildcard constraints.txt)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || { \
+	  echo "Python 3.10 or newer is needed, but $(PYTHON) is $$($(PYTHON) --version 2>&1 || true);" \
+	       "name another one: make PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment; install its venv module" \
+	       "(Debian and Ubuntu: apt-get install python3-venv)" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --upgrade pip || echo "pip stays as it is"
+	@pinned=""; \
+	frozen=$$(test ! -f constraints.txt || head -1 constraints.txt); \
+	running=$$($(BIN)/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])'); \
+	test "$$frozen" != "$$running" || pinned="-c constraints.txt"; \
+	echo "installing the requirements into $(VENV) $$pinned (minutes, once)"; \
+	$(BIN)/python -m pip install --quiet -r requirements.txt -e . $$pinned \
+	|| { test -n "$$pinned" && echo "the pinned versions cannot be had; taking the ranges" && \
+	     $(BIN)/python -m pip install --quiet -r requirements.txt -e .; }
+	@touch $@

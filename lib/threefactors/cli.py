@@ -1,0 +1,179 @@
+"""The command ``threefactors``: build the book, read its ledger, look whether all is well."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from threefactors.publishing import build, chapters, doctor, ledger
+from threefactors.publishing.chapters import ChapterError
+from threefactors.publishing.ledger import LedgerError
+from threefactors.publishing.site import SiteError
+from threefactors.settings import Settings, SettingsError, repository_root
+
+_SCALES = """
+scales, sizes of the same experiments:
+  smoke    seconds a chapter, to see that everything works
+  laptop   minutes on two cores, embedded data, no network, no GPU (the default)
+  paper    the paper's data sets and networks, hours on one GPU
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns the exit status (0: all well, 1: something failed, 130: interrupted)."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except (ChapterError, LedgerError, SettingsError, SiteError) as error:
+        print(f"threefactors: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nthreefactors: interrupted; finished runs are in the store", file=sys.stderr)
+        return 130
+
+
+def book(arguments: argparse.Namespace) -> int:
+    """``threefactors book``"""
+    root = _root(arguments)
+    report = build.build(
+        root,
+        scale=arguments.scale,
+        settings=_settings(arguments, root),
+        only=arguments.only,
+        parameters=dict(arguments.parameter),
+        timeout=arguments.timeout,
+        force=arguments.force,
+    )
+    for execution in report.executions:
+        memory = f"{execution.peak_memory / 2**30:.2f} GiB"
+        state = "up to date" if execution.cached else "executed"
+        name = execution.chapter.name
+        print(f"{name:24s} {execution.seconds:8.1f} s  peak {memory:>9s}  {state}")
+    print(f"\n{ledger.as_text(ledger.collect(root / 'book'))}\n")
+    for failure in report.failures:
+        print(f"threefactors: {failure}", file=sys.stderr)
+    if report.page:
+        print(f"The book: {report.page}")
+    else:
+        print(f"The site was not rebuilt: {report.why_no_site}")
+    return 1 if report.failures else 0
+
+
+def claims(arguments: argparse.Namespace) -> int:
+    """``threefactors claims``"""
+    entries = ledger.collect(_root(arguments) / "book")
+    print(json.dumps(entries, indent=1, ensure_ascii=False) if arguments.json else ledger.as_text(entries))
+    return 0
+
+
+def examine(arguments: argparse.Namespace) -> int:
+    """``threefactors doctor``"""
+    findings = doctor.examine(_settings(arguments, repository_root(arguments.root or ".")))
+    for finding in findings:
+        print(finding)
+    return 0 if all(finding.well for finding in findings) else 1
+
+
+def _root(arguments: argparse.Namespace) -> Path:
+    root = repository_root(arguments.root or ".")
+    if root is None:
+        where = Path(arguments.root or ".").resolve()
+        raise ChapterError(f"no _toc.yml in {where} or above; go to the repository or name it with --root")
+    return root
+
+
+def _settings(arguments: argparse.Namespace, root: Path | None) -> Settings:
+    env = dict(os.environ)
+    options = {"STORE": arguments.store, "DATA": arguments.data, "DEVICE": arguments.device}
+    options["JOBS"] = None if arguments.jobs is None else str(arguments.jobs)
+    env |= {f"THREEFACTORS_{name}": value for name, value in options.items() if value is not None}
+    env.setdefault("THREEFACTORS_STORE", str((root or Path.cwd()) / ".threefactors" / "store"))
+    return Settings.from_environment(env)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="threefactors", description="Build and read the executable paper.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    where = argparse.ArgumentParser(add_help=False)
+    where.add_argument("--root", metavar="DIR", help="the repository (default: the one you are in)")
+    machine = argparse.ArgumentParser(add_help=False)
+    machine.add_argument(
+        "--store", metavar="DIR", help="where results are kept (default: .threefactors/store)"
+    )
+    machine.add_argument("--data", metavar="DIR", help="where data sets lie (default: embedded data only)")
+    machine.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: cpu)")
+    machine.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: 0, none)")
+
+    make = commands.add_parser(
+        "book",
+        parents=[where, machine],
+        help="execute the chapters and build the site",
+        description="Execute every chapter that is not up to date, check the notebooks and build the site "
+        "in _build/html. Results are kept in the store: a build that was cut off goes on where it stopped.",
+        epilog=_SCALES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    make.add_argument("--scale", choices=chapters.SCALES, default="laptop", help="size (default: laptop)")
+    make.add_argument("--only", nargs="+", default=[], metavar="NN", help="execute these chapters only: 20")
+    make.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a chapter may take")
+    make.add_argument(
+        "-p",
+        dest="parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value for a parameter that a chapter declares (may be repeated)",
+    )
+    make.add_argument("--force", action="store_true", help="execute chapters even if they are up to date")
+    make.set_defaults(command=book)
+
+    show = commands.add_parser(
+        "claims",
+        parents=[where],
+        help="print the ledger of verdicts",
+        description="Print the verdict on each claim, as found in the executed chapters.",
+    )
+    show.add_argument("--json", action="store_true", help="as JSON, with reasons and provenance")
+    show.set_defaults(command=claims)
+
+    look = commands.add_parser(
+        "doctor",
+        parents=[where, machine],
+        help="look whether this machine has what is needed",
+        description="Print versions, device, compiler, data sets, store and disk; the exit status is not 0 "
+        "when something needed is missing.",
+    )
+    look.set_defaults(command=examine)
+    return parser
+
+
+def _parameter(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE, such as -p seeds=16")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word: a string without quotes
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What this machine has of what the book needs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from threefactors.publishing import chapters
+from threefactors.settings import Settings, SettingsError, require_writable
+
+_NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "jupyter-book", "jupytext", "papermill", "ipykernel")
+_ON_DISK = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
+_LEAST_FREE = 1 << 30  # bytes: a laptop build writes a few hundred megabytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: ``well`` is False when something needed is missing."""
+
+    what: str
+    found: str
+    well: bool = True
+
+    def __str__(self) -> str:
+        return f"{'ok ' if self.well else 'NO '} {self.what:14s} {self.found}"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """All findings on this machine under the given settings."""
+    return [*_versions(), *_compute(settings), *_data(settings.data), *_store(settings.store)]
+
+
+def _versions() -> Iterator[Finding]:
+    yield Finding("python", chapters.versions()["python"])
+    for package in _NEEDED:
+        try:
+            yield Finding(package, version(package))
+        except PackageNotFoundError:
+            yield Finding(package, "not installed; pip install -r requirements.txt", well=False)
+
+
+def _compute(settings: Settings) -> Iterator[Finding]:
+    yield Finding("cpu", f"{os.cpu_count()} cores")
+    try:
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        gpus = [torch.cuda.get_device_name(i) for i in range(count)]
+    except ImportError:
+        gpus = []
+    yield Finding("gpu", ", ".join(gpus) or "none (the laptop scale needs none)")
+    yield Finding("device", settings.device)
+    compilers = filter(None, [os.environ.get("CC"), "cc", "gcc", "clang"])
+    compiler = next((path for path in map(shutil.which, compilers) if path), None)
+    yield Finding("C compiler", compiler or "none: training works, in plain PyTorch, more slowly")
+
+
+def _data(data: Path | None) -> Iterator[Finding]:
+    if data is None:
+        yield Finding("data", "digits, embedded; name a folder with --data for more")
+        return
+    named = [name for name, folder in _ON_DISK.items() if (data / folder).is_dir()]
+    own = sorted(path.name for path in data.glob("*.npz"))
+    yield Finding("data", f"digits, embedded; in {data}: {', '.join(named + own) or 'none known'}")
+
+
+def _store(store: Path) -> Iterator[Finding]:
+    try:
+        require_writable(store)
+    except SettingsError as error:
+        yield Finding("store", str(error), well=False)
+        return
+    files = [path for path in store.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files) / 2**20
+    yield Finding("store", f"{store}: {len(files)} files, {size:.1f} MiB, writable")
+    free = shutil.disk_usage(store).free
+    enough = free >= _LEAST_FREE
+    remedy = "" if enough else "; free some, or name another store with --store"
+    yield Finding("disk", f"{free / 2**30:.1f} GiB free{remedy}", well=enough)

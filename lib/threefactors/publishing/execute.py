@@ -1,0 +1,169 @@
+"""Executes chapters: written aside, passed through the gate, then put beside its source.
+
+``book/NN_title.ipynb`` therefore is always a whole notebook. When a chapter fails, the notebook that
+an earlier build left there is taken away: it shows what its source no longer does, and jupyter-book
+would present it as current. The broken one stays in ``_build/executing`` to be looked at. Results
+that were computed are in the store, so the next build does not pay for them again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from jupyter_client.kernelspec import KernelSpec
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbformat import NotebookNode
+
+from threefactors.publishing import chapters, gate
+from threefactors.publishing.chapters import Chapter, ChapterError
+from threefactors.publishing.watch import Watch
+from threefactors.settings import Settings
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A published notebook: ``path``, wall time ``seconds``, ``peak_memory`` in bytes; ``cached`` if it
+    was up to date and nothing was executed."""
+
+    chapter: Chapter
+    path: Path
+    seconds: float
+    peak_memory: int
+    cached: bool
+
+
+def is_current(chapter: Chapter, fingerprint: str) -> bool:
+    """Whether the published notebook carries this fingerprint and passes the gate."""
+    return not gate.check(chapter.published, fingerprint=fingerprint)
+
+
+def fingerprint(
+    chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]
+) -> str:
+    """Fingerprint of a chapter; a summary's is made of the notebooks of ``others`` too, which it reads."""
+    inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in others if chapter.summary]
+    return chapter.fingerprint(values, settings, inputs)
+
+
+def execute(
+    chapter: Chapter,
+    *,
+    values: Mapping[str, Any],
+    fingerprint: str,
+    settings: Settings,
+    timeout: float | None = None,
+    force: bool = False,
+) -> Execution:
+    """Execute one chapter and publish it as ``book/NN_title.ipynb``, unless that is up to date.
+
+    ``values`` of all its parameters (`Chapter.settle`), ``fingerprint`` to publish it under, ``timeout``
+    in seconds for the whole chapter (None: no limit), ``force`` to execute it in any case. Raises
+    ChapterError, which names the chapter, the cell and the error, when a cell raises or calls sys.exit,
+    when the kernel dies or time runs out, and when the gate finds the notebook unfit.
+    """
+    if not force and is_current(chapter, fingerprint):
+        own = nbformat.read(chapter.published, as_version=4).metadata["threefactors"]
+        return Execution(chapter, chapter.published, own["seconds"], own["peak_memory"], cached=True)
+    root = chapter.source.parents[1]
+    aside = root / "_build" / "executing" / chapter.published.name
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    progress = aside.with_suffix(".progress")
+    progress.unlink(missing_ok=True)
+    notebook = chapter.notebook(values)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    environment = {**settings.environment(), "THREEFACTORS_PROGRESS": str(progress)}
+    try:
+        with Watch(chapter.name, len(notebook.cells), progress) as watch:
+            _run(chapter, notebook, aside, environment, timeout, watch)
+        notebook = nbformat.read(aside, as_version=4)
+        notebook.metadata["papermill"] |= {"input_path": chapter.source.name, "output_path": aside.name}
+        notebook.metadata["threefactors"] = {
+            "fingerprint": fingerprint,
+            "parameters": dict(values),
+            "scale": values["scale"],
+            "device": settings.device,
+            "seconds": round(watch.seconds, 2),
+            "peak_memory": watch.peak_memory,
+            "versions": chapters.versions(),
+            "commit": chapters.commit(root),
+            "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
+        nbformat.write(notebook, aside)
+        if problems := gate.check(aside, fingerprint=fingerprint):
+            raise ChapterError(f"{chapter.name}: " + f"\n{chapter.name}: ".join(map(str, problems)))
+    except ChapterError as error:
+        chapter.published.unlink(missing_ok=True)
+        raise ChapterError(f"{error}\n  what ran is in {aside.relative_to(root)}") from error.__cause__
+    os.replace(aside, chapter.published)
+    return Execution(chapter, chapter.published, watch.seconds, watch.peak_memory, cached=False)
+
+
+def _run(
+    chapter: Chapter,
+    notebook: NotebookNode,
+    aside: Path,
+    environment: dict[str, str],
+    timeout: float | None,
+    watch: Watch,
+) -> None:
+    import papermill  # a second to import: not for `threefactors claims`
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    options: dict[str, Any] = {  # traits of the nbclient under papermill
+        "kernel_manager_class": _kernel_with(environment),
+        "resources": {"metadata": {"path": str(chapter.source.parent)}},
+        "on_cell_start": watch.cell_starts,
+        "on_cell_executed": watch.cell_ended,
+        "timeout_func": lambda _: None if deadline is None else max(0.1, deadline - time.monotonic()),
+        "shutdown_kernel": "immediate",
+    }
+    where = f"{chapter.name}: cell {{}}"
+    try:
+        done = papermill.execute_notebook(
+            notebook, aside, kernel_name="python3", progress_bar=False, **options
+        )
+    except papermill.PapermillExecutionError as error:
+        lines = [_ANSI.sub("", line).rstrip() for line in "\n".join(error.traceback).splitlines()]
+        detail = "".join(f"\n    {line}" for line in lines if line)
+        raise ChapterError(
+            f"{where.format(error.cell_index + 1)} raised {error.ename}: {error.evalue}{detail}"
+        ) from error
+    except CellTimeoutError as error:
+        raise ChapterError(
+            f"{where.format(watch.cell)} was at work when the {timeout:g} s of --timeout ran out; "
+            "give more, or build again: finished runs are in the store"
+        ) from error
+    except (DeadKernelError, RuntimeError) as error:
+        if watch.cell is None:
+            raise ChapterError(f"{chapter.name}: no kernel could be started ({error})") from error
+        raise ChapterError(
+            f"{where.format(watch.cell)}: its process died ({error}); killed, or out of memory?"
+        ) from error
+    names = [output.get("ename") for output in done.cells[(watch.cell or 1) - 1].get("outputs", [])]
+    if "SystemExit" in names:  # a success in papermill's eyes
+        raise ChapterError(f"{where.format(watch.cell)} called sys.exit; a chapter runs to its end")
+
+
+def _kernel_with(environment: dict[str, str]) -> type[AsyncKernelManager]:
+    """Kernel manager class that starts *this* interpreter, whatever kernels the machine has installed."""
+    command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(argv=command, env=environment, display_name="Python 3", language="python")
+
+    return OwnKernel

@@ -1,0 +1,155 @@
+"""Builds the site with jupyter-book, aside, and puts it in place only when it came out clean."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, distribution, distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from threefactors.publishing import chapters, ledger
+from threefactors.publishing.execute import Execution
+
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_GITHUB = re.compile(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
+_MATHJAX = ("tex-chtml-full.js", "output/chtml/fonts")  # of the package's 24 MB, what TeX → HTML needs
+
+
+class SiteError(Exception):
+    """jupyter-book could not build the site, or warned; the message holds what it said."""
+
+
+def require_toc(root: Path) -> None:
+    """SiteError when _toc.yml and the chapters in ``book`` do not name each other."""
+    toc = _toc_files(yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8")))
+    written = {f"book/{chapter.name}" for chapter in chapters.find(root)}
+    listed = {name for name in toc if re.match(r"book/\d\d_", name)}
+    if unlisted := sorted(written - listed):
+        raise SiteError(f"_toc.yml does not list {', '.join(unlisted)}; add a line `- file: {unlisted[0]}`")
+    if unwritten := sorted(listed - written):
+        raise SiteError(f"_toc.yml lists {', '.join(unwritten)}, but there is no {unwritten[0]}.py")
+
+
+def build(root: Path, executions: Iterable[Execution], *, scale: str, device: str) -> Path:
+    """Build ``root/_build/html`` from the executed notebooks; the path of the page to open.
+
+    Any warning is an error (``-n -W --keep-going``). The site is built from nothing, since jupyter-book
+    repeats no warning about a page that it does not read again, and replaces the former one only when
+    whole. It holds the ledger as claims.json, and build.json: what it was built with. SiteError with
+    jupyter-book's own words otherwise.
+    """
+    aside, final = root / "_build" / "site", root / "_build" / "html"
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    config = root / "_build" / "_config.yml"
+    config.write_text(yaml.safe_dump(configuration(root), allow_unicode=True), encoding="utf-8")
+    program = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", program, "build", str(root), "--config", str(config)]
+    command += ["--path-output", str(aside), "-n", "-W", "--keep-going"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise SiteError(_failure(done.stdout + "\n" + done.stderr))
+    built = aside / "_build" / "html"
+    _copy_mathjax(built / "_static" / "mathjax")
+    ledger.write_json(ledger.collect(root / "book"), built / "claims.json")
+    record = json.dumps(_record(root, executions, scale, device), indent=1)
+    (built / "build.json").write_text(record + "\n", encoding="utf-8")
+    former = aside / "former"
+    if final.exists():
+        os.replace(final, former)
+    os.replace(built, final)
+    shutil.rmtree(aside)
+    return final / "index.html"
+
+
+def configuration(root: Path) -> dict[str, Any]:
+    """_config.yml completed by what only this working tree knows: absolute paths and the repository.
+
+    Links to a repository appear when GITHUB_REPOSITORY or the remote ``origin`` names one on GitHub, the
+    Colab button when besides a branch holds the executed notebooks (THREEFACTORS_NOTEBOOKS_BRANCH, or a
+    remote branch ``notebooks``): Colab opens what is on a branch, and a dead button helps nobody.
+    """
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
+    static = root / "book" / "_static"
+    if static.is_dir():
+        sphinx["html_static_path"] = [str(static)]
+    config["bibtex_bibfiles"] = [str(root / name) for name in config.get("bibtex_bibfiles", [])]
+    repository = os.environ.get("GITHUB_REPOSITORY") or _origin(root)
+    if repository:
+        branch = _notebooks_branch(root)
+        config["repository"] = {"url": f"https://github.com/{repository}", "branch": branch or "main"}
+        config.setdefault("html", {})["use_repository_button"] = True
+        if branch:
+            config["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+    return config
+
+
+def _origin(root: Path) -> str | None:
+    found = _GITHUB.search(_git(root, "remote", "get-url", "origin"))
+    return found[1] if found else None
+
+
+def _notebooks_branch(root: Path) -> str | None:
+    if named := os.environ.get("THREEFACTORS_NOTEBOOKS_BRANCH"):
+        return named
+    return "notebooks" if _git(root, "rev-parse", "--verify", "--quiet", "origin/notebooks") else None
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
+    except OSError:  # no git on this machine
+        return ""
+
+
+def _failure(output: str) -> str:
+    lines = [_ANSI.sub("", line).strip() for line in output.splitlines()]
+    said = [line for line in dict.fromkeys(lines) if re.search(r"\b(WARNING|ERROR|CRITICAL)\b", line)]
+    said = said or [line for line in lines if line][-15:]
+    return "jupyter-book did not build a clean site; the former one is untouched\n  " + "\n  ".join(said)
+
+
+def _copy_mathjax(target: Path) -> None:
+    try:
+        found = distribution("sphinx-mathjax-offline").locate_file("sphinx-mathjax-offline/static/mathjax")
+    except PackageNotFoundError as error:
+        raise SiteError("sphinx-mathjax-offline is not installed; pip install -r requirements.txt") from error
+    for name in _MATHJAX:
+        source, copy = Path(str(found)) / name, target / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, copy) if source.is_dir() else shutil.copy2(source, copy)
+
+
+def _record(root: Path, executions: Iterable[Execution], scale: str, device: str) -> dict[str, Any]:
+    installed = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "commit": chapters.commit(root),
+        "scale": scale,
+        "device": device,
+        "python": sys.version.split()[0],
+        "chapters": {
+            e.chapter.name: {"seconds": round(e.seconds, 2), "peak_memory": e.peak_memory, "cached": e.cached}
+            for e in executions
+        },
+        "packages": dict(sorted(installed.items(), key=lambda item: item[0].lower())),
+    }
+
+
+def _toc_files(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [name for item in node for name in _toc_files(item)]
+    if not isinstance(node, dict):
+        return []
+    own = [node[key] for key in ("root", "file") if key in node]
+    return own + [name for value in node.values() for name in _toc_files(value)]
