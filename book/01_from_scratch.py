@@ -185,7 +185,7 @@ for models in (1, 4, 16, 64):
     each = seconds(lambda stack=several: Trainer(stack, data).train()) / (models * 8 * per_epoch) * 1e6
     rows += [("fifteen plain lines", models, plain), ("stack", models, each)]
 timing = pd.DataFrame(rows, columns=["variant", "models", "microseconds"])
-figures.timings(timing).figure
+figures.alone(figures.timings(timing))
 
 # %% tags=["remove-cell"]
 glue(**{"scratch-plain": plain, "scratch-stack": rows[-1][2], "scratch-gain": plain / rows[-1][2]})

@@ -97,8 +97,8 @@ scale = "laptop"  # smoke | laptop | paper
 # runs; `paper` is in the spirit of the paper's own four-layer network, with a grid of ours, and wants a GPU.
 
 # %%
-from threefactors import MLP, AtClock, Accuracy, Clock, Epochs, Loss, Moments, Sharpness, Spectrum, Step, Sweep, Task, TrainLoss
-from threefactors import claims, run
+from threefactors import MLP, AtClock, Accuracy, Clock, Epochs, Loss, Moments, Sharpness, Spectrum, Step
+from threefactors import Sweep, Task, TrainLoss, claims, run
 
 SIZES = {
     #         data             hidden widths    learning rates              batch sizes           seeds epochs clock loss at most
@@ -139,11 +139,11 @@ from threefactors.settings import Settings
 N = len(load(data, Settings.from_environment().data).y_train)
 ratios = sorted({lr / size for lr in lrs for size in batch_sizes})
 times = tuple(epochs * (N // size) * lr for lr in lrs for size in batch_sizes) + (clock,)
-descent = dict(lr=0.05, batch_size=N, seed=range(seeds), lr_schedule=Step(at=(800, 2400), factor=3))
-along = [probe(at=AtClock(tuple(sorted(set(times))))) for probe in (Loss, Sharpness, Moments)]
-flow = {arm: run(Sweep.grid(task, until=Clock(max(times)), **descent), along) for arm, task in arms.items()}
+descent = dict(lr=0.05, batch_size=N, seed=range(seeds), lr_schedule=Step(at=(800, 1400, 2140), factor=3))
+along = Sharpness(at=AtClock(tuple(sorted(set(times)))))
+flow = {arm: run(Sweep.grid(task, until=Clock(max(times)), **descent), [along]) for arm, task in arms.items()}
 to_loss = {
-    arm: run(Sweep.grid(task, until=TrainLoss(loss, at_most=Epochs(10 * limit), every=clock / 240), **descent), probes)
+    arm: run(Sweep.grid(task, until=TrainLoss(loss, at_most=Epochs(10 * limit), every=clock / 240), **descent), [Sharpness()])
     for arm, task in arms.items()
 }
 
@@ -182,9 +182,9 @@ def panels(arm, measure, log=True):
 # %% [markdown]
 # ## What happens to the width
 #
-# First the paper's own experiment: {numref}`fig-width-plain`, left. The curvature falls with $\eta/S$, and runs of
-# equal ratio but different $S$ lie on top of one another, as claimed. But so does the control, which has no noise.
-# The other two panels take the clock away.
+# First the paper's own experiment: {numref}`fig-width-plain`, left. Compare the points with the dashed line, which has
+# no noise. Where both fall together, it is the clock that flattens; where the points leave the line, the noise does
+# something of its own. The other two panels take the clock, and then the loss, away.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, one for each protocol, of the largest Hessian eigenvalue against learning rate over batch size, both logarithmic, with the noise-free control as a dashed line."}}
 figures.side_by_side(
@@ -205,8 +205,27 @@ figures.side_by_side(
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels of adaptive sharpness against learning rate over batch size for networks with batch normalization."}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "adaptive_sharpness"), measure="adaptive_sharpness",
-    control={name: None for name in protocols},
+    control=controls("batch norm", "adaptive_sharpness"),
 )
+
+# %% [markdown]
+# ## What the noise does to the loss
+#
+# The protocols hold one thing equal and let the others go. {numref}`fig-width-loss` shows what that means. At equal
+# clock a run with a large ratio takes few, large and noisy steps, and it is still higher up when it is stopped; and
+# higher up, the curvature is larger too. For the normalized network, which also feels the noise of its ghost batches,
+# the training loss at equal clock goes with the ratio to the power {glue:text}`width-loss-bn:.2f`
+# ({glue:text}`width-loss-bn_low:.2f` to {glue:text}`width-loss-bn_high:.2f`); for the plain one, to the power
+# {glue:text}`width-loss-plain:.2f` ({glue:text}`width-loss-plain_low:.2f` to {glue:text}`width-loss-plain_high:.2f`).
+# A curvature that rises along with the loss is no evidence that noise narrows minima, just as one that falls with it,
+# at equal epochs, is none that noise widens them. Only the third protocol compares like with like.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-loss", "caption": "Training loss at the end against the noise scale, with batch normalization. What to see: at equal epochs the loss falls over orders of magnitude; at equal clock it rises where the noise is large; at equal loss it is what it should be."}, "image": {"alt": "Three panels of training loss against learning rate over batch size for networks with batch normalization."}}
+figures.side_by_side(figures.against_ratio, panels("batch norm", "train_loss"), measure="train_loss")
+
+# %% tags=["remove-cell"]
+for arm, key in {"plain": "width-loss-plain", "batch norm": "width-loss-bn"}.items():
+    glue(**{key: slope_on_ratio(tables["equal clock", arm], "train_loss").interval()})
 
 # %% [markdown]
 # The same numbers as a map. Where only the ratio counts, the cells along each thin diagonal have one color.
@@ -223,10 +242,10 @@ figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, 
 # alone has $b = 0$: a network at the edge of stability, $\lambda_{\max} \approx 2/\eta$, would be an example, and it
 # needs no noise either. So the two exponents are fitted apart.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures of the plain network, with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength) and how far from the diagonal."}, "image": {"alt": "Three panels of the exponent of the learning rate against minus the exponent of the batch size, with a wedge around the diagonal."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures (color) of the plain network under three protocols (marker), with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength), and how far from the diagonal."}, "image": {"alt": "Exponent of the learning rate against minus the exponent of the batch size for five measures and three protocols, with a wedge around the diagonal."}}
 measures = ["sharpness", "trace", "frobenius", "normalized_sharpness", "adaptive_sharpness"]
-fitted = {name: exponents({name: tables[name, "plain"]}, measures) for name in protocols}
-figures.side_by_side(figures.exponent_plane, fitted, margin=claims.C3b.rule.margin, share_y=False, width=3.9)
+fitted = exponents({name: tables[name, "plain"] for name in protocols}, measures)
+figures.alone(figures.exponent_plane(fitted, margin=claims.C3b.rule.margin))
 
 # %% [markdown]
 # Which description predicts a cell of the grid that it has not seen? Each model is a quadratic in the logarithms of its
@@ -250,7 +269,7 @@ figures.side_by_side(figures.held_out, compared, width=3.9)
 # %%
 corners = [(lrs[0], batch_sizes[-1]), (lrs[len(lrs) // 2], batch_sizes[len(batch_sizes) // 2]), (lrs[-1], batch_sizes[0])]
 spectra = [
-    run(Sweep.grid(arms["plain"], lr=lr, batch_size=size, seed=range(seeds), until=protocols["equal loss"]), [Spectrum()])
+    run(Sweep.grid(arms["plain"], lr=lr, batch_size=size, seed=range(seeds), until=protocols["equal loss"]), [Spectrum(probes=2)])
     for lr, size in corners
 ]
 
@@ -260,7 +279,7 @@ import pandas as pd
 stacked = pd.concat([result.table() for result in spectra])
 stacked["group"] = [f"$\\eta/S$ = {ratio:.2g}" for ratio in stacked.ratio]
 top = max(nodes.max() for nodes in stacked.spectrum_nodes)
-figures.spectra(spectral_summary(stacked, "group", span=(top / 1e4, top * 2))).figure
+figures.alone(figures.spectra(spectral_summary(stacked, "group", span=(top / 2e3, top * 1.5))))
 
 # %% [markdown]
 # ## Does it generalize?
@@ -312,7 +331,7 @@ glue(**{"width-slope-control": slope_on_ratio(path[path.at_clock >= clock], "sha
 # | equal epochs | {glue:text}`width-slope-equal-epochs:.2f` | {glue:text}`width-slope-equal-epochs_low:.2f` to {glue:text}`width-slope-equal-epochs_high:.2f` |
 # | equal clock | {glue:text}`width-slope-equal-clock:.2f` | {glue:text}`width-slope-equal-clock_low:.2f` to {glue:text}`width-slope-equal-clock_high:.2f` |
 # | equal loss | {glue:text}`width-slope-equal-loss:.2f` | {glue:text}`width-slope-equal-loss_low:.2f` to {glue:text}`width-slope-equal-loss_high:.2f` |
-# | control without noise, against its clock | {glue:text}`width-slope-control:.2f` | {glue:text}`width-slope-control_low:.2f` to {glue:text}`width-slope-control_high:.2f` |
+# | control without noise, on its clock | {glue:text}`width-slope-control:.2f` | {glue:text}`width-slope-control_low:.2f` to {glue:text}`width-slope-control_high:.2f` |
 #
 # Of {glue:text}`width-runs:.0f` runs, {glue:text}`width-lost:.0f` diverged or did not finish.
 #

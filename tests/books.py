@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 import nbformat
+from threefactors.experiments.provenance import versions
 from threefactors.inference import VERDICT_MIME
-from threefactors.publishing import chapters
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -69,7 +69,7 @@ def notebook(*outputs_of_cells, **own):
     cells[0].metadata.tags.append("parameters")
     record = {
         "fingerprint": "f", "parameters": {"scale": "laptop"}, "scale": "laptop", "device": "cpu",
-        "seconds": 1.5, "peak_memory": 1, "versions": chapters.versions(), "commit": None,
+        "seconds": 1.5, "peak_memory": 1, "versions": versions(), "commit": None,
     }  # fmt: skip
     metadata = {
         "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},

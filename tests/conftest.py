@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-
 from threefactors.training import load
 
 torch.set_num_threads(1)

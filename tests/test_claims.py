@@ -201,9 +201,7 @@ def test_each_protocol_holds_its_own_quantity_equal():
 
 def test_bad_calls_are_told_with_a_remedy():
     table = sweep(numpy_generator(12, "t"))
-    with pytest.raises(
-        ValueError, match="protocol='equal time' is unknown; use one of equal epochs, equal clock"
-    ):
+    with pytest.raises(ValueError, match="protocol='equal time' is unknown; use one of equal epochs, equal clock"):
         claims.C3a.at("equal time")
     with pytest.raises(ValueError, match="claim C3a names no protocol"):
         judge(claims.C3a, table)

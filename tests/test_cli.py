@@ -143,6 +143,13 @@ def test_doctor_is_well_and_names_what_it_found(root, tmp_path, capsys):
     assert "jupyter-book" in report
 
 
+def test_doctor_brings_data_sets_or_says_why_not(root, tmp_path, capsys, small_npz):
+    assert main(["doctor", "--root", str(root), "--data", str(tmp_path), "--download", small_npz]) == 0
+    assert "40 training examples, checked" in capsys.readouterr().out
+    assert main(["doctor", "--root", str(root), "--data", str(tmp_path), "--download", "imagenet"]) == 1
+    assert "dataset='imagenet' is unknown" in capsys.readouterr().err
+
+
 def test_doctor_fails_when_something_needed_is_missing(root, capsys, monkeypatch):
     monkeypatch.setattr(doctor, "_NEEDED", ("torch", "a-package-nobody-has"))
     assert main(["doctor", "--root", str(root)]) == 1

@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from threefactors._rng import generator
-from threefactors.training import data as data_module
-from threefactors.training.data import corrupt, load
+from threefactors.training.data import corrupt, found, load
 
 
 def test_digits_are_split_without_overlap(digits):
@@ -71,7 +69,12 @@ def test_corruption_is_exact_and_reproducible():
     assert torch.equal(corrupt(y, 0.0, 10, generator(3, "labels"))[0], y)
 
 
-GOOD = {"x_train": np.zeros((6, 2)), "y_train": np.array([0, 1] * 3), "x_test": np.zeros((2, 2)), "y_test": np.array([0, 1])}
+GOOD = {
+    "x_train": np.zeros((6, 2)),
+    "y_train": np.array([0, 1] * 3),
+    "x_test": np.zeros((2, 2)),
+    "y_test": np.array([0, 1]),
+}
 BROKEN = {
     "lacks y_test": {"y_test": None},
     "do not fit": {"y_train": np.array([0, 1])},
@@ -123,5 +126,5 @@ def test_torchvision_sets_are_read_from_their_files(tmp_path):
     data = load("mnist", tmp_path)
     assert data.x_train.shape == (10, 28, 28)
     assert (len(data.y_validation), len(data.y_test), data.classes) == (2, 4, 10)
-    assert data_module.found(tmp_path)["mnist"].startswith("found")
-    assert "downloaded at first use" in data_module.found(tmp_path)["cifar10"]
+    (tmp_path / "own.npz").touch()
+    assert found(tmp_path) == ["mnist", "own.npz"]

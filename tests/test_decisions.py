@@ -187,9 +187,7 @@ def test_at_equal_clock_the_clock_explains_nothing_even_by_its_overshoot():
 def test_interval_of_the_first_models_advantage_equals_a_bootstrap_that_refits_tables():
     table = sweep(numpy_generator(9, "t"))
     fast = compare(table, resamples=2000).loc["ratio only"]
-    slow = seed_bootstrap(
-        table, lambda t: naive_r2(t, ["ratio"], 2), resamples=60, generator=numpy_generator(1, "b")
-    )
+    slow = seed_bootstrap(table, lambda t: naive_r2(t, ["ratio"], 2), resamples=60, generator=numpy_generator(1, "b"))
     assert fast["high"] - fast["low"] == pytest.approx(slow.high - slow.low, rel=0.35)
 
 

@@ -72,9 +72,7 @@ def test_a_fingerprint_follows_all_that_changes_what_is_said(executed, tmp_path,
     one, settings = executed.chapter, Settings(tmp_path)
     values = one.settle("smoke", {})
     marks = [one.fingerprint(values, settings)]
-    assert (
-        one.fingerprint(values, Settings(tmp_path / "elsewhere", jobs=4)) == marks[0]
-    )  # only where, not what
+    assert one.fingerprint(values, Settings(tmp_path / "elsewhere", jobs=4)) == marks[0]  # only where, not what
     (tmp_path / "own.npz").write_bytes(b"1")
     marks.append(one.fingerprint(values, Settings(tmp_path, data=tmp_path)))
     (tmp_path / "own.npz").write_bytes(b"22")

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
 from threefactors.experiments import (
     Accuracy,
     AtClock,
@@ -31,7 +30,7 @@ from threefactors.experiments import (
 )
 from threefactors.experiments import runner as runner_module
 from threefactors.experiments.store import key
-from threefactors.training import MLP, Clock, Epochs, Run, SGD, Steps, Sweep, Task, load
+from threefactors.training import MLP, SGD, Clock, Epochs, Run, Steps, Sweep, Task, load
 
 TINY = Task(model=MLP((8,)), train_size=128)
 PROBES = [Loss(), Accuracy(), Sharpness(), Moments(probes=4), Weights()]
@@ -261,9 +260,7 @@ def test_diverged_and_unfinished_runs_are_there(tmp_path):
 
 
 def test_spectrum_has_unit_mass_and_the_trace(tmp_path):
-    result = run(
-        sweep(seed=[0]), [Spectrum(steps=30, probes=8), Moments(probes=60)], store=tmp_path, progress=False
-    )
+    result = run(sweep(seed=[0]), [Spectrum(steps=30, probes=8), Moments(probes=60)], store=tmp_path, progress=False)
     for row in result.table().itertuples():
         np.testing.assert_allclose(row.spectrum_weights.sum(-1), 1, rtol=1e-5)
         mean = (row.spectrum_weights * row.spectrum_nodes).sum(-1)
@@ -294,7 +291,7 @@ def test_unknown_probes_are_refused(tmp_path, probe, message):
 
 def test_bad_requests_fail_before_any_work(tmp_path, monkeypatch):
     nothing_may_be_trained(monkeypatch)
-    with pytest.raises(ValueError, match="batch_size=256 .*exceeds the 128 training examples"):
+    with pytest.raises(ValueError, match=r"batch_size=256 .*exceeds the 128 training examples"):
         run(sweep(batch_size=[16, 256]), [Loss()], store=tmp_path)
     with pytest.raises(ValueError, match="train_size=5000 exceeds the 1152"):
         run(sweep(task=Task(train_size=5000)), [Loss()], store=tmp_path)

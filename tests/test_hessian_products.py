@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-
-from tests.test_training import CASES, one_stack
 from threefactors.training import Steps, Trainer, kernel
 from threefactors.training.losses import StackLosses
+
+from tests.test_training import CASES, one_stack
 
 WAYS = {"kernel": StackLosses.hessian_products, "by hand": StackLosses.stacked_products}
 

@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from tests.cases import ALIGNED, CASES, MLP, case
-from tests.oracles import dense_gauss_newton, dense_hessian
 from threefactors.measurement import (
     StackOperator,
     adaptive_sharpness,
@@ -12,6 +10,9 @@ from threefactors.measurement import (
     normalized_sharpness,
     top_eigenvalues,
 )
+
+from tests.cases import ALIGNED, CASES, MLP, case
+from tests.oracles import dense_gauss_newton, dense_hessian
 
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 TANH, RELU = CASES[2], CASES[3]

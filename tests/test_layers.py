@@ -4,7 +4,6 @@ import ast
 from pathlib import Path
 
 import pytest
-
 import threefactors
 
 PACKAGE = Path(threefactors.__file__).parent

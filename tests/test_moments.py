@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from tests.cases import ALIGNED, CASES
-from tests.oracles import dense_gradient_covariance, dense_hessian
 from threefactors.measurement import (
     StackOperator,
     frobenius_squared,
@@ -14,6 +12,9 @@ from threefactors.measurement import (
     moments,
     trace,
 )
+
+from tests.cases import ALIGNED, CASES
+from tests.oracles import dense_gradient_covariance, dense_hessian
 
 SEEDS = 200
 LINEAR, SOFTMAX, TANH, RELU = CASES[:4]

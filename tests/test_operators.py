@@ -5,6 +5,10 @@ import weakref
 
 import pytest
 import torch
+from threefactors.measurement import StackOperator, gauss_newton, gradient_covariance, hessian
+from torch import nn
+from torch.func import functional_call, vmap
+
 from tests.cases import ALIGNED, CASES, MLP, case, cross_entropy
 from tests.oracles import (
     dense_gauss_newton,
@@ -13,9 +17,6 @@ from tests.oracles import (
     per_example_gradients,
     relative_error,
 )
-from threefactors.measurement import StackOperator, gauss_newton, gradient_covariance, hessian
-from torch import nn
-from torch.func import functional_call, vmap
 
 OPERATORS = [hessian, gauss_newton, gradient_covariance]
 ORACLES = {
@@ -193,9 +194,7 @@ def test_rows_scaled_and_dense_are_those_of_the_matrices():
     assert torch.equal(op.dense(), a)
     assert torch.equal(op.rows(index).dense(), a[index])
     assert torch.equal(op.rows(index).rows(torch.tensor([2])).dense(), a[[3]])
-    assert (
-        relative_error(op.scaled(d).rows(index).dense(), (d[:, :, None] * a * d[:, None, :])[index]) < 1e-15
-    )
+    assert relative_error(op.scaled(d).rows(index).dense(), (d[:, :, None] * a * d[:, None, :])[index]) < 1e-15
     assert [rows.tolist() for rows, _ in op.chunks()] == [[0, 1], [2, 3], [4]]
 
 

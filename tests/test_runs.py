@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 
 import pytest
-
 from threefactors._identity import canonical
 from threefactors.training import (
     MLP,
@@ -15,12 +14,14 @@ from threefactors.training import (
     Epochs,
     Run,
     SquareCycle,
+    Stack,
     Step,
     Steps,
     Sweep,
     Task,
     TrainLoss,
     TriangularCycle,
+    train,
 )
 
 REFUSED = {
@@ -81,13 +82,23 @@ def test_batches_must_fit_the_data_and_the_ghosts():
     def run(**sgd):
         return Run(Task(model=MLP((8,), batch_norm=8)), SGD(lr=0.1, **sgd), 0, Epochs(20))
 
-    with pytest.raises(ValueError, match=r"batch_size=2000 .*exceeds the 1152 training examples.*use batch_size <= 1152"):
+    with pytest.raises(
+        ValueError, match=r"batch_size=2000 .*exceeds the 1152 training examples.*use batch_size <= 1152"
+    ):
         run(batch_size=2000).check(1152)
     with pytest.raises(ValueError, match=r"batch_size=1280 \(epoch 5\) exceeds"):
         run(batch_size=128, batch_schedule=Step(at=(5,), factor=10)).check(1152)
     with pytest.raises(ValueError, match="batch_size=12 is not a multiple of the ghost batch of 8"):
         run(batch_size=12).check(1152)
     run(batch_size=4).check(1152)
+
+
+def test_a_batch_that_grows_too_large_on_the_way_is_refused_too(digits):
+    """Where the end is a clock, no one knows beforehand which epochs will come."""
+    sgd = SGD(lr=0.001, batch_size=128, batch_schedule=Step(at=(2,), factor=10))
+    stack = Stack((Run(Task(model=MLP((8,))), sgd, 0, Clock(1.0)),))
+    with pytest.raises(ValueError, match=r"batch_size=1280 \(epoch 2\) exceeds"):
+        train(stack, digits)
 
 
 @dataclass(frozen=True)

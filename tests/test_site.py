@@ -32,9 +32,7 @@ On it: {glue:text}`90_ledger.ipynb::ledger-sentence:s`
 ```
 """
 LAW = chapter(showing(verdict(), verdict(id="C4", verdict="REFUTED")), "from math import pi\npi")
-LAW = LAW.replace(
-    "# # A law", "# # A law\n#\n# $$ \\theta' = \\theta - \\eta g $$ (law)\n#\n# See {eq}`law`."
-)
+LAW = LAW.replace("# # A law", "# # A law\n#\n# $$ \\theta' = \\theta - \\eta g $$ (law)\n#\n# See {eq}`law`.")
 
 
 def make(root, **options):
@@ -105,9 +103,7 @@ def test_a_warning_fails_the_build_and_leaves_the_former_site(built):
 
 
 def test_one_chapter_fails_and_the_others_are_executed(tmp_path):
-    root = write_book(
-        tmp_path / "book", c10_bad=chapter("1 / 0"), c20_good=chapter("1"), c90_sum=chapter("1")
-    )
+    root = write_book(tmp_path / "book", c10_bad=chapter("1 / 0"), c20_good=chapter("1"), c90_sum=chapter("1"))
     report = make(root)
     assert [e.chapter.name for e in report.executions] == ["20_good"]
     assert len(report.failures) == 1

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from threefactors.measurement import StackOperator, hessian, spectral_density
+
 from tests.cases import ALIGNED, CASES
 from tests.oracles import dense_hessian
-from threefactors.measurement import StackOperator, hessian, spectral_density
 
 TANH, RELU = CASES[2], CASES[3]
 
@@ -69,9 +70,7 @@ def test_a_run_is_the_same_alone_and_in_any_stack():
     for case in ALIGNED:
         R = len(case.theta)
         whole = spectral_density(hessian(*case.args), steps=6, probes=2, generators=generators(*range(R)))
-        chunked = spectral_density(
-            hessian(*case.args, chunk=1), steps=6, probes=2, generators=generators(*range(R))
-        )
+        chunked = spectral_density(hessian(*case.args, chunk=1), steps=6, probes=2, generators=generators(*range(R)))
         assert torch.equal(whole.nodes, chunked.nodes)
         for i in range(R):
             alone = spectral_density(hessian(*case.run(i)), steps=6, probes=2, generators=generators(i))
@@ -84,9 +83,7 @@ def test_a_diverged_run_is_nan_and_spares_its_neighbors():
     broken = theta.clone()
     broken[0] = torch.nan
     found = spectral_density(hessian(losses, broken, x, y), steps=5, probes=2, generators=generators(0, 1, 2))
-    healthy = spectral_density(
-        hessian(losses, theta, x, y), steps=5, probes=2, generators=generators(0, 1, 2)
-    )
+    healthy = spectral_density(hessian(losses, theta, x, y), steps=5, probes=2, generators=generators(0, 1, 2))
     assert found.nodes[0].isnan().all()
     assert torch.equal(found.nodes[1:], healthy.nodes[1:])
 

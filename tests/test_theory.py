@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-
 from threefactors._rng import numpy_generator
 from threefactors.theory import excess_loss, separable_flow, stability_limit, stationary_covariance
 

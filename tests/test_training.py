@@ -5,7 +5,6 @@ import itertools
 
 import pytest
 import torch
-
 from threefactors._rng import generator
 from threefactors.training import (
     MLP,
@@ -50,7 +49,7 @@ def one_stack(**settings):
 
 def test_kernel_is_compiled_here():
     """Where a compiler is on the path the kernel must work, or every comparison below would silently be hollow."""
-    assert kernel.available(torch.float32) == kernel.available(torch.float64) == (kernel._compiler() is not None)
+    assert kernel.available(torch.float32) == kernel.available(torch.float64) == (kernel.compiler() is not None)
 
 
 def engines():
@@ -97,7 +96,9 @@ def test_equals_torch_modules_and_optimizer(digits, engine, momentum, batch_norm
     optimizer = torch.optim.SGD(network.parameters(), lr=0.03, momentum=momentum)
     order = torch.randperm(1152, generator=generator(0, "order"))
     for batch in order.view(-1, 16)[:10]:
-        loss = torch.nn.functional.cross_entropy(network(digits.x_train.double().flatten(1)[batch]), digits.y_train[batch])
+        loss = torch.nn.functional.cross_entropy(
+            network(digits.x_train.double().flatten(1)[batch]), digits.y_train[batch]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -51,9 +51,7 @@ def test_verdicts_survive_json_without_nan():
         text = json.dumps(verdict.to_dict(), allow_nan=False)
         data = json.loads(text) | {"scale": "laptop", "commit": "abc"}
         assert Verdict.from_dict(data) == verdict
-    assert {"id", "statement", "source", "protocol", "verdict", "estimate", "interval", "n", "reason"} < set(
-        data
-    )
+    assert {"id", "statement", "source", "protocol", "verdict", "estimate", "interval", "n", "reason"} < set(data)
 
 
 class Tags(HTMLParser):

@@ -34,7 +34,7 @@ from threefactors.training import (
 )
 
 __version__ = "0.1.0"
-__all__ = [
+__all__ = [  # noqa: RUF022 (in the order in which one needs them)
     # what is trained, and how
     "MLP", "SGD", "Run", "Sweep", "Task",
     "Constant", "Custom", "SquareCycle", "Step", "TriangularCycle",

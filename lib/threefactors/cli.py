@@ -17,6 +17,7 @@ from threefactors.publishing.chapters import ChapterError
 from threefactors.publishing.ledger import LedgerError
 from threefactors.publishing.site import SiteError
 from threefactors.settings import Settings, SettingsError, repository_root
+from threefactors.training import load
 
 _SCALES = """
 scales, sizes of the same experiments:
@@ -75,7 +76,14 @@ def claims(arguments: argparse.Namespace) -> int:
 
 def examine(arguments: argparse.Namespace) -> int:
     """``threefactors doctor``"""
-    findings = doctor.examine(_settings(arguments, repository_root(arguments.root or ".")))
+    settings = _settings(arguments, repository_root(arguments.root or "."))
+    for name in arguments.download:
+        try:
+            print(f"{name}: {len(load(name, settings.data).y_train)} training examples, checked")
+        except (ValueError, FileNotFoundError) as error:
+            print(f"threefactors: {error}", file=sys.stderr)
+            return 1
+    findings = doctor.examine(settings)
     for finding in findings:
         print(finding)
     return 0 if all(finding.well for finding in findings) else 1
@@ -104,9 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     where = argparse.ArgumentParser(add_help=False)
     where.add_argument("--root", metavar="DIR", help="the repository (default: the one you are in)")
     machine = argparse.ArgumentParser(add_help=False)
-    machine.add_argument(
-        "--store", metavar="DIR", help="where results are kept (default: .threefactors/store)"
-    )
+    machine.add_argument("--store", metavar="DIR", help="where results are kept (default: .threefactors/store)")
     machine.add_argument("--data", metavar="DIR", help="where data sets lie (default: embedded data only)")
     machine.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: cpu)")
     machine.add_argument("--jobs", type=int, metavar="N", help="worker processes (default: 0, none)")
@@ -150,6 +156,13 @@ def _parser() -> argparse.ArgumentParser:
         help="look whether this machine has what is needed",
         description="Print versions, device, compiler, data sets, store and disk; the exit status is not 0 "
         "when something needed is missing.",
+    )
+    look.add_argument(
+        "--download",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="first bring these data sets into --data: mnist, fashion-mnist, cifar10",
     )
     look.set_defaults(command=examine)
     return parser

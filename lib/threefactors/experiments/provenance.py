@@ -12,32 +12,34 @@ from typing import Any
 
 import torch
 
+LIBRARY = Path(__file__).resolve().parents[1]
+
 
 @cache
-def commit() -> str | None:
-    """Commit of the library's source, with ``+`` where files differ from it; None outside a checkout."""
-    here = Path(__file__).resolve().parent
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10)
-        return done.stdout.strip()
-
+def commit(folder: Path = LIBRARY) -> dict[str, Any] | None:
+    """``{"id", "dirty"}`` of the working tree that holds the folder; None without git or outside a repository."""
     try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.SubprocessError):
+        head, status = (
+            subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):
         return None
+    return {"id": head.strip(), "dirty": bool(status.strip())}
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what decides the numbers."""
-    found = {"python": platform.python_version()}
-    for name in ("threefactors", "torch", "numpy", "scipy", "pandas"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "source"
-    return found
+    """What computes: Python, the library and the packages under it."""
+    packages = ("threefactors", "torch", "numpy", "scipy", "pandas", "matplotlib")
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def device_name(device: str) -> str:

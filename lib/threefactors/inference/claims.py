@@ -55,9 +55,7 @@ class Claim:
         if self.protocol and self.protocol not in PROTOCOLS:
             raise ValueError(f"protocol={self.protocol!r} is unknown; use one of {', '.join(PROTOCOLS)}")
         if not 0 < self.level < 0.5:
-            raise ValueError(
-                f"level={self.level} is no significance level; use 0 < level < 0.5, such as 0.05"
-            )
+            raise ValueError(f"level={self.level} is no significance level; use 0 < level < 0.5, such as 0.05")
         if self.min_seeds < 2:
             raise ValueError(f"min_seeds={self.min_seeds} gives no interval over seeds; use min_seeds >= 2")
         if not self.measures:
@@ -81,9 +79,7 @@ def asymmetry(table: pd.DataFrame, measure: str) -> Estimated:
 def points_per_tenfold_ratio(table: pd.DataFrame, measure: str) -> Estimated:
     """Slope of an accuracy in [0, 1] on log₁₀ ratio, in percentage points per tenfold ratio."""
     if (table[measure] > 1).any():
-        raise Unmeasurable(
-            f"{measure}={table[measure].max():.3g} exceeds 1; give accuracies as fractions in [0, 1]"
-        )
+        raise Unmeasurable(f"{measure}={table[measure].max():.3g} exceeds 1; give accuracies as fractions in [0, 1]")
     return SeedMean(100 * slope_on_ratio(table, measure, log=False).per_seed)
 
 
@@ -160,13 +156,10 @@ def required_effect(claim: Claim, n_seeds: int, sd: float, power: float = 0.8) -
     Errors: ValueError for an equivalence claim, fewer than 2 seeds, sd ≤ 0, or power outside (level, 1).
     """
     if not isinstance(claim.rule, (Greater, Less)):
-        raise ValueError(
-            f"claim {claim.id} has the rule {claim.rule}, which needs closeness; use Greater or Less"
-        )
+        raise ValueError(f"claim {claim.id} has the rule {claim.rule}, which needs closeness; use Greater or Less")
     if n_seeds < 2 or not sd > 0 or not claim.level < power < 1:
         raise ValueError(
-            f"n_seeds={n_seeds}, sd={sd}, power={power}: use n_seeds >= 2, sd > 0 and "
-            f"{claim.level} < power < 1"
+            f"n_seeds={n_seeds}, sd={sd}, power={power}: use n_seeds >= 2, sd > 0 and {claim.level} < power < 1"
         )
     critical = t_quantile(1 - claim.level, n_seeds)
     each = 1 - (1 - power) / len(claim.measures)

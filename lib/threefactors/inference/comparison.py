@@ -124,9 +124,7 @@ def _basis(rows: pd.DataFrame, columns: Sequence[str], degree: int) -> Floats:
     return left[:, singular > 1e-7 * singular[0]]
 
 
-def _held_out_squares(
-    basis: Floats, y: Floats, cell: np.ndarray, seed: np.ndarray, counts: np.ndarray
-) -> Floats:
+def _held_out_squares(basis: Floats, y: Floats, cell: np.ndarray, seed: np.ndarray, counts: np.ndarray) -> Floats:
     """Sum of squared held-out errors in each resample of the seeds: (resamples,)."""
     n, cells, p = counts.shape[1], cell.max() + 1, basis.shape[1]
     # moments of every (seed, cell): a resample with one cell left out is then a weighted sum of them

@@ -87,13 +87,7 @@ class SeedMean:
     def _t(self, bound: float) -> float:
         distance = self.value - bound
         # without any spread (a noise-free table) the sign alone decides
-        return (
-            distance / self.stderr
-            if self.stderr > 0
-            else float(np.sign(distance)) * np.inf
-            if distance
-            else 0.0
-        )
+        return distance / self.stderr if self.stderr > 0 else float(np.sign(distance)) * np.inf if distance else 0.0
 
 
 @dataclass(frozen=True, eq=False)

@@ -85,9 +85,7 @@ def judge_family(
     """
     for claim in claims:
         if not claim.protocol:
-            raise ValueError(
-                f"claim {claim.id} names no protocol; use claim.at('equal epochs'), for instance"
-            )
+            raise ValueError(f"claim {claim.id} names no protocol; use claim.at('equal epochs'), for instance")
     if isinstance(results, Mapping):
         missing = sorted({(c.protocol, c.arm) for c in claims} - set(results))
         if missing:
@@ -107,9 +105,7 @@ def judge_family(
 def _table(result: HasTable | pd.DataFrame) -> pd.DataFrame:
     table = result if isinstance(result, pd.DataFrame) else getattr(result, "table", lambda: None)()
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(
-            f"{type(result).__name__} is no table; use a pandas DataFrame or a result with .table()"
-        )
+        raise TypeError(f"{type(result).__name__} is no table; use a pandas DataFrame or a result with .table()")
     return table
 
 
@@ -152,8 +148,7 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
     smallest, largest = rows[held].min(), rows[held].max()
     if not 0 < smallest <= largest <= tolerance * smallest:
         return void(
-            f"{claim.protocol!r} asks for runs of equal {held}, but it goes from "
-            f"{smallest:.4g} to {largest:.4g}."
+            f"{claim.protocol!r} asks for runs of equal {held}, but it goes from {smallest:.4g} to {largest:.4g}."
         )
     try:
         estimates = {measure: claim.statistic(rows, measure) for measure in claim.measures}
@@ -179,9 +174,7 @@ def _grid_fault(table: pd.DataFrame) -> str:
     if not absent and not twice:
         return ""
     where = np.argwhere((counts == 0) if absent else (counts > 1))[0]
-    first = "lr={:g}, batch_size={:g}, seed={:g}".format(
-        *(v[i] for (v, _), i in zip(codes, where, strict=True))
-    )
+    first = "lr={:g}, batch_size={:g}, seed={:g}".format(*(v[i] for (v, _), i in zip(codes, where, strict=True)))
     if absent:
         return f"The grid is incomplete: {absent} of {counts.size} runs have no row, the first at {first}."
     return f"{twice} runs occur more than once, the first at {first}; judge one arm at a time."
@@ -228,9 +221,7 @@ def _decisive(claim: Claim, e: _Evidence, decided: str) -> str:
     return min(e.decisions, key=lambda m: claim.rule.slack(e.decisions[m].interval))
 
 
-def _reason(
-    claim: Claim, e: _Evidence, decided: str, measure: str, p: float, p_adjusted: float, family: int
-) -> str:
+def _reason(claim: Claim, e: _Evidence, decided: str, measure: str, p: float, p_adjusted: float, family: int) -> str:
     """One sentence or two, with the numbers that decide."""
     i = e.decisions[measure].interval
     quantity, says = claim.quantity.format(measure=measure), claim.rule.says()

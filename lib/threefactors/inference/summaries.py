@@ -66,7 +66,13 @@ def exponents(tables: Mapping[str, pd.DataFrame], measures: Sequence[str], *, le
 
 
 def spectral_summary(
-    table: pd.DataFrame, group: str, *, span: tuple[float, float], points: int = 200, width: float = 0.25, level: float = 0.95
+    table: pd.DataFrame,
+    group: str,
+    *,
+    span: tuple[float, float],
+    points: int = 200,
+    width: float = 0.25,
+    level: float = 0.95,
 ) -> pd.DataFrame:
     """Density of the positive eigenvalues over ln λ in each group of runs, from their quadratures.
 
@@ -74,7 +80,7 @@ def spectral_summary(
     integrates over ln λ to the share of positive eigenvalues; averaged over a run's probes, then over runs with
     Student's t limits. span: smallest and largest λ. Columns: ``group``, ``eigenvalue``, ``value``, ``low``, ``high``.
     """
-    grid = np.linspace(*np.log(span), points)
+    grid = np.linspace(np.log(span[0]), np.log(span[1]), points)
     parts = []
     for name, runs in table[table["spectrum_nodes"].notna()].groupby(group, sort=False):
         curves = []

@@ -26,9 +26,7 @@ from threefactors.measurement.operators import StackOperator
 # one to find it and one for A Q.
 
 
-def moments(
-    op: StackOperator, *, probes: int, generators: Sequence[torch.Generator]
-) -> tuple[Estimate, Estimate]:
+def moments(op: StackOperator, *, probes: int, generators: Sequence[torch.Generator]) -> tuple[Estimate, Estimate]:
     """Trace and squared Frobenius norm of each run, from the same products.
 
     Half of the products go to a Lanczos basis Q, which takes up the large eigenvalues exactly; the rest
@@ -92,9 +90,7 @@ def _of_basis(run: Krylov) -> tuple[float, float]:
     return sum(run.alpha), sum(a * a for a in run.alpha) + 2 * inner + run.beta[-1] ** 2
 
 
-def _of_complement(
-    op: StackOperator, runs: Sequence[Krylov], generators: Sequence[torch.Generator], n: int
-) -> Tensor:
+def _of_complement(op: StackOperator, runs: Sequence[Krylov], generators: Sequence[torch.Generator], n: int) -> Tensor:
     """uᵀA u and ‖A u‖² (R, n, 2) for n vectors u = (I − QQᵀ) v of each run."""
     product = op.product()
     samples = []

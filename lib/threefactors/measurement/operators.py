@@ -63,9 +63,7 @@ class StackOperator:
 
     def rows(self, index: Tensor) -> StackOperator:
         """The same matrices for the given runs (r,) only."""
-        return replace(
-            self, shape=(len(index), self.shape[1]), linearize=lambda rows: self.linearize(index[rows])
-        )
+        return replace(self, shape=(len(index), self.shape[1]), linearize=lambda rows: self.linearize(index[rows]))
 
     def chunks(self) -> Iterator[tuple[Tensor, StackOperator]]:
         """Pairs of run indices and their operator, `chunk` runs at a time."""
@@ -143,9 +141,7 @@ def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: 
     return _operator(linearize, theta, x, y, chunk)
 
 
-def gradient_covariance(
-    losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK
-) -> StackOperator:
+def gradient_covariance(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
     """Covariance of the per-example gradients: C = (1/B) Σ_i g_i g_iᵀ − g gᵀ.
 
     That is the uncentered second moment minus the outer product of the mean gradient g, with 1/B (all

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
@@ -23,6 +23,7 @@ plt.style.use(str(files("threefactors.presentation") / "threefactors.mplstyle"))
 GRAY = "#7d7d7d"
 # Distinguishable without color vision, and of middling lightness so that they show on white and on black.
 COLORS = ("#3b8bd0", "#d9822b", "#2a9d6f", "#c05a9d", "#8f7f2a")
+_ORDERED = LinearSegmentedColormap.from_list("ordered", ["#4a78e8", "#9a63d6", "#d65c9a", "#e07748", "#c9961f"])
 LABELS = {
     "sharpness": "$\\lambda_{\\max}$",
     "trace": "Tr $H$",
@@ -35,26 +36,34 @@ LABELS = {
 RATIO = "noise scale  $\\eta/S$"
 
 
-def side_by_side(
-    draw: Callable[..., Axes], tables: Mapping[str, Any], *, share_y: bool = True, width: float = 3.3, **more: Any
-) -> Figure:
-    """One panel for each table, with its name as title; the panels share their axes, and the first has the legend.
+def side_by_side(draw: Callable[..., Axes], tables: Mapping[str, Any], *, width: float = 3.3, **more: Any) -> Figure:
+    """One panel for each table, with its name as title; the panels share their axes and one legend below them.
 
     Where a keyword's value is a mapping with the tables' names, each panel gets its own.
     """
     figure, axes = plt.subplots(
-        1, len(tables), figsize=(width * len(tables), 3.6), sharex=True, sharey=share_y, squeeze=False
+        1, len(tables), figsize=(width * len(tables), 3.8), sharex=True, sharey=True, squeeze=False
     )
     for i, (ax, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
         own = {k: v[name] if isinstance(v, Mapping) and set(tables) <= set(v) else v for k, v in more.items()}
         draw(table, ax=ax, **own)
         ax.set_title(name)
-        if i and share_y:
+        if i:
             ax.set_ylabel("")
-        if i and (legend := ax.get_legend()):
+        if legend := ax.get_legend():
             legend.remove()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(handles), handlelength=1.4)
     plt.close(figure)  # shown once, as the value of its cell
     return figure
+
+
+def alone(ax: Axes) -> Figure:
+    """The figure of a single panel, to be shown once, as the value of its cell."""
+    assert isinstance(ax.figure, Figure)
+    plt.close(ax.figure)
+    return ax.figure
 
 
 def against_ratio(
@@ -70,7 +79,7 @@ def against_ratio(
     if control is not None:
         band = control.sort_values("ratio")
         ax.fill_between(band["ratio"], percent * band["low"], percent * band["high"], color=GRAY, alpha=0.25, lw=0)
-        ax.plot(band["ratio"], percent * band["value"], color=GRAY, ls="--", lw=1.4, label="no noise, same clock")
+        ax.plot(band["ratio"], percent * band["value"], color=GRAY, ls="--", lw=1.4, label="no noise")
     for size, color in zip(sizes, _shades(len(sizes)), strict=True):
         cell = summary[summary["batch_size"] == size].sort_values("ratio")
         _points(ax, cell["ratio"], cell, color, percent, label=f"$S={size}$")
@@ -91,57 +100,72 @@ def over_grid(summary: pd.DataFrame, measure: str, *, limits: tuple[float, float
     image = ax.imshow(np.log10(grid), origin="lower", vmin=np.log10(low), vmax=np.log10(high), aspect="equal")
     rows, columns = grid.shape
     for start in range(-rows, columns):
-        ax.plot([start - 0.5, start + rows - 0.5], [-0.5, rows - 0.5], color="white", lw=0.7, alpha=0.7)
+        ax.plot([start - 0.5, start + rows - 0.5], [-0.5, rows - 0.5], color="white", lw=0.6, alpha=0.45)
     for (i, j), value in np.ndenumerate(grid.to_numpy()):
         dark = np.log10(value) < (np.log10(low) + np.log10(high)) / 2
         ax.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
     ax.set_xticks(range(columns), [f"{lr:g}" for lr in grid.columns])
     ax.set_yticks(range(rows), [f"{size:g}" for size in grid.index])
-    ax.set(xlabel="learning rate  $\\eta$", ylabel="batch size  $S$", xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5))
+    ax.set(
+        xlabel="learning rate  $\\eta$", ylabel="batch size  $S$", xlim=(-0.5, columns - 0.5), ylim=(-0.5, rows - 0.5)
+    )
     ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label=f"log$_{{10}}$ {LABELS.get(measure, measure)}", shrink=0.8)
+    place = ax.get_subplotspec()
+    if place is None or place.is_last_col():  # one scale serves a row of panels
+        ax.figure.colorbar(image, ax=ax, label=f"log$_{{10}}$ {LABELS.get(measure, measure)}", shrink=0.8)
     return ax
 
 
 def exponent_plane(exponents: pd.DataFrame, *, margin: float, ax: Axes | None = None) -> Axes:
     """Exponents a of η and −b of S, measure ∝ η^a S^b: on the diagonal only η/S matters, on an axis only one does.
 
-    The wedge holds the points with |a + b| ≤ margin · |a − b|, the rule of the collapse claim.
+    A color for each measure, a marker for each protocol. The wedge holds the points with |a + b| ≤ margin · |a − b|,
+    the rule of the collapse claim.
     """
-    ax = ax or plt.figure().add_subplot()
-    a, b = exponents["lr"], -exponents["batch_size"]
-    least = min(exponents["lr_low"].min(), -exponents["batch_size_high"].max(), -0.1) * 1.12
-    most = max(exponents["lr_high"].max(), -exponents["batch_size_low"].min(), 0.05) * 1.12
-    line = np.array([least, most])
+    ax = ax or plt.figure(figsize=(7.2, 4.8)).add_subplot()
+    least = min(exponents["lr_low"].min(), -exponents["batch_size_high"].max(), -0.1) * 1.08
+    most = max(exponents["lr_high"].max(), -exponents["batch_size_low"].min(), 0.05) * 1.3
+    line = np.array([least, 0.0])
     slope = (1 - margin) / (1 + margin)
-    ax.fill_between(line, line * slope, line / slope, color=COLORS[2], alpha=0.16, lw=0, label="ratio, within the margin")
-    ax.plot(line, line, color=COLORS[2], lw=1, ls="--")
+    ax.fill_between(
+        line, line * slope, line / slope, color=COLORS[2], alpha=0.16, lw=0, label="ratio, within the margin"
+    )
+    ax.plot([least, most], [least, most], color=COLORS[2], lw=1, ls="--", label="ratio only")
     ax.axhline(0, color=GRAY, lw=0.8)
     ax.axvline(0, color=GRAY, lw=0.8)
-    for measure, color in zip(exponents["measure"].unique(), COLORS, strict=False):
-        own = (exponents["measure"] == measure).to_numpy()
-        bars = exponents[own]
-        ax.errorbar(
-            a[own], b[own],
-            xerr=[a[own] - bars["lr_low"], bars["lr_high"] - a[own]],
-            yerr=[b[own] + bars["batch_size_high"], -bars["batch_size_low"] - b[own]],
-            fmt="o", color=color, ms=5, label=LABELS.get(measure, measure),
-        )  # fmt: skip
+    colors = dict(zip(exponents["measure"].unique(), COLORS, strict=False))
+    markers = dict(zip(exponents["protocol"].unique(), "osD^v", strict=False))
+    for row in exponents.to_dict("records"):
+        x, y = row["lr"], -row["batch_size"]
+        across = [[x - row["lr_low"]], [row["lr_high"] - x]]
+        up = [[y + row["batch_size_high"]], [-row["batch_size_low"] - y]]
+        ax.errorbar([x], [y], xerr=across, yerr=up, fmt=markers[row["protocol"]], color=colors[row["measure"]], ms=5)
+    for measure, color in colors.items():
+        ax.plot([], [], "s", color=color, label=LABELS.get(measure, measure))
+    for protocol, marker in markers.items():
+        ax.plot([], [], marker, color=GRAY, mfc="none", label=protocol)
     ax.set(xlabel="exponent of $\\eta$", ylabel="minus the exponent of $S$", xlim=(least, most), ylim=(least, most))
     ax.set_aspect("equal")
-    ax.legend(loc="lower right", handlelength=1.2)
+    ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=1.2)
     return ax
 
 
 def spectra(densities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Spectral density: ``group``, ``eigenvalue``, ``value``, ``low``, ``high`` along ln λ, one curve for each group."""
+    """Spectral density: ``group``, ``eigenvalue``, ``value``, ``low``, ``high`` along ln λ; a curve for each group."""
     ax = ax or plt.figure().add_subplot()
     groups = densities["group"].unique()
     for group, color in zip(groups, _shades(len(groups)), strict=True):
         curve = densities[densities["group"] == group]
         ax.plot(curve["eigenvalue"], curve["value"], color=color, label=group)
-        ax.fill_between(curve["eigenvalue"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
-    ax.set(xscale="log", yscale="log", xlabel="eigenvalue  $\\lambda$", ylabel="share of eigenvalues per unit of ln $\\lambda$")
+        ax.fill_between(
+            curve["eigenvalue"], curve["low"].clip(lower=1e-12), curve["high"], color=color, alpha=0.2, lw=0
+        )
+    ax.set(
+        xscale="log",
+        yscale="log",
+        xlabel="eigenvalue  $\\lambda$",
+        ylabel="share of eigenvalues per unit of ln $\\lambda$",
+    )
     ax.set_ylim(bottom=densities["value"].max() * 1e-4)
     ax.legend()
     return ax
@@ -151,11 +175,13 @@ def held_out(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Held-out R² of each model, from the table of ``held_out_comparison``; above 0 a model knows something."""
     ax = ax or plt.figure().add_subplot()
     rows = comparison.iloc[::-1]
-    floor = -0.25
+    floor = -0.25  # how bad a bad model is does not matter
     value, low, high = (rows[name].clip(lower=floor, upper=1) for name in ("r2", "low", "high"))
-    ax.barh(range(len(rows)), value - floor, left=floor, color=COLORS[0], alpha=0.55, height=0.6)
+    ax.barh(range(len(rows)), value, color=COLORS[0], alpha=0.55, height=0.6)
     ax.hlines(range(len(rows)), low, high, color=GRAY, lw=1.6)
-    ax.set_yticks(range(len(rows)), [f"{name} (= {twin})" if twin else name for name, twin in rows["same_as"].items()])
+    ax.set_yticks(
+        range(len(rows)), [f"{name} (= {twin})" if twin else f"{name}" for name, twin in rows["same_as"].items()]
+    )
     ax.axvline(0, color=GRAY, lw=0.8)
     ax.set(xlabel="held-out $R^2$", xlim=(floor, 1))
     ax.grid(axis="y", visible=False)
@@ -189,9 +215,8 @@ def _tell_losses(ax: Axes, summary: pd.DataFrame) -> Axes:
 
 
 def _shades(n: int) -> Sequence[Any]:
-    """n colors in order, from a map whose ends are cut off: they would vanish on white or on black."""
-    shades: Colormap = plt.get_cmap("plasma")
-    return [shades(x) for x in np.linspace(0.12, 0.82, n)]
+    """n colors in order, all of middling lightness: the ends of the usual maps vanish on white or on black."""
+    return [_ORDERED(x) for x in np.linspace(0, 1, n)]
 
 
 def _plain_decades(ax: Axes) -> None:

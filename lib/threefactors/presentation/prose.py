@@ -24,11 +24,11 @@ def in_words(verdicts: Iterable[Verdict]) -> str:
     for verdict in verdicts:
         where.setdefault(verdict.verdict, {}).setdefault(verdict.protocol, []).append(verdict.arm)
     parts = []
-    for verdict, protocols in where.items():
+    for kind, protocols in where.items():
         places = " and at ".join(
             f"{protocol} ({', '.join(arms)})" if any(arms) else protocol for protocol, arms in protocols.items()
         )
-        parts.append(f"{verdict} at {places}")
+        parts.append(f"{kind} at {places}")
     return "; ".join(parts)
 
 

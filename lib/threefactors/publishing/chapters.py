@@ -10,23 +10,20 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import jupytext
 from nbformat import NotebookNode
 
+from threefactors.experiments.provenance import LIBRARY, versions
 from threefactors.settings import Settings
 
 SCALES = ("smoke", "laptop", "paper")
 SUMMARIES_FROM = 90  # chapters from this number on read the executed notebooks of those below it
-LIBRARY = Path(__file__).resolve().parents[1]
 
 
 class ChapterError(Exception):
@@ -63,9 +60,7 @@ class Chapter:
         try:
             return literals(self._parameters_cell()["source"])
         except (ValueError, SyntaxError) as error:
-            raise ChapterError(
-                f"{self.name}: its parameters cell is not made of literals ({error})"
-            ) from None
+            raise ChapterError(f"{self.name}: its parameters cell is not made of literals ({error})") from None
 
     def _parameters_cell(self) -> NotebookNode:
         notebook = jupytext.read(self.source, fmt="py:percent")
@@ -107,8 +102,8 @@ class Chapter:
             "device": settings.device,
             "data": _listing(settings.data),
             "library": library_sha256(),
-            "python": platform.python_version(),
-            "torch": _version("torch"),
+            "python": versions()["python"],
+            "torch": versions()["torch"],
             "inputs": sorted(inputs),
         }
         return _sha256(json.dumps(parts, sort_keys=True, default=repr).encode())
@@ -147,24 +142,6 @@ def library_sha256() -> str:
     """sha256 over the library's own source files."""
     files = sorted(p for p in LIBRARY.rglob("*") if p.suffix in {".py", ".c", ".mplstyle"})
     return _sha256("".join(f"{p.relative_to(LIBRARY)} {_sha256(p.read_bytes())}\n" for p in files).encode())
-
-
-def versions() -> dict[str, str]:
-    """What computes: the library, Python and the packages under it."""
-    packages = ("threefactors", "torch", "numpy", "scipy", "pandas", "matplotlib")
-    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
-
-
-def commit(root: Path) -> dict[str, Any] | None:
-    """``{"id", "dirty"}`` of the working tree at ``root``; None without git or outside a repository."""
-    try:
-        head, status = (
-            subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return {"id": head.strip(), "dirty": bool(status.strip())}
 
 
 def literals(source: str) -> dict[str, Any]:
@@ -216,10 +193,3 @@ def _listing(folder: Path | None) -> list[str] | None:
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from threefactors.publishing import chapters
+from threefactors.experiments.provenance import versions
 from threefactors.settings import Settings, SettingsError, require_writable
+from threefactors.training import kernel
+from threefactors.training.data import found
 
 _NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "jupyter-book", "jupytext", "papermill", "ipykernel")
-_ON_DISK = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
 _LEAST_FREE = 1 << 30  # bytes: a laptop build writes a few hundred megabytes
 
 
@@ -35,7 +36,7 @@ def examine(settings: Settings) -> list[Finding]:
 
 
 def _versions() -> Iterator[Finding]:
-    yield Finding("python", chapters.versions()["python"])
+    yield Finding("python", versions()["python"])
     for package in _NEEDED:
         try:
             yield Finding(package, version(package))
@@ -54,18 +55,17 @@ def _compute(settings: Settings) -> Iterator[Finding]:
         gpus = []
     yield Finding("gpu", ", ".join(gpus) or "none (the laptop scale needs none)")
     yield Finding("device", settings.device)
-    compilers = filter(None, [os.environ.get("CC"), "cc", "gcc", "clang"])
-    compiler = next((path for path in map(shutil.which, compilers) if path), None)
-    yield Finding("C compiler", compiler or "none: training works, in plain PyTorch, more slowly")
+    works = (
+        f"{kernel.compiler()}: fast kernels work" if kernel.available() else "none that works: plain PyTorch, slower"
+    )
+    yield Finding("C compiler", works)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
     if data is None:
         yield Finding("data", "digits, embedded; name a folder with --data for more")
         return
-    named = [name for name, folder in _ON_DISK.items() if (data / folder).is_dir()]
-    own = sorted(path.name for path in data.glob("*.npz"))
-    yield Finding("data", f"digits, embedded; in {data}: {', '.join(named + own) or 'none known'}")
+    yield Finding("data", f"digits, embedded; in {data}: {', '.join(found(data)) or 'none known'}")
 
 
 def _store(store: Path) -> Iterator[Finding]:

@@ -25,7 +25,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from threefactors.publishing import chapters, gate
+from threefactors.experiments.provenance import commit, versions
+from threefactors.publishing import gate
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.watch import Watch
 from threefactors.settings import Settings
@@ -50,9 +51,7 @@ def is_current(chapter: Chapter, fingerprint: str) -> bool:
     return not gate.check(chapter.published, fingerprint=fingerprint)
 
 
-def fingerprint(
-    chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]
-) -> str:
+def fingerprint(chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]) -> str:
     """Fingerprint of a chapter; a summary's is made of the notebooks of ``others`` too, which it reads."""
     inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in others if chapter.summary]
     return chapter.fingerprint(values, settings, inputs)
@@ -97,8 +96,8 @@ def execute(
             "device": settings.device,
             "seconds": round(watch.seconds, 2),
             "peak_memory": watch.peak_memory,
-            "versions": chapters.versions(),
-            "commit": chapters.commit(root),
+            "versions": versions(),
+            "commit": commit(root),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
         nbformat.write(notebook, aside)
@@ -132,9 +131,7 @@ def _run(
     }
     where = f"{chapter.name}: cell {{}}"
     try:
-        done = papermill.execute_notebook(
-            notebook, aside, kernel_name="python3", progress_bar=False, **options
-        )
+        done = papermill.execute_notebook(notebook, aside, kernel_name="python3", progress_bar=False, **options)
     except papermill.PapermillExecutionError as error:
         lines = [_ANSI.sub("", line).rstrip() for line in "\n".join(error.traceback).splitlines()]
         detail = "".join(f"\n    {line}" for line in lines if line)

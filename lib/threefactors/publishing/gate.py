@@ -15,6 +15,7 @@ from typing import Any
 import nbformat
 from nbformat import NotebookNode
 
+from threefactors.experiments.provenance import versions
 from threefactors.publishing import chapters
 
 
@@ -46,7 +47,7 @@ def check(
         except (ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
             return [Problem(None, f"not a readable notebook ({type(error).__name__})")]
         return check(read, fingerprint=fingerprint, version=version)
-    version = version or chapters.versions()["threefactors"]
+    version = version or versions()["threefactors"]
     return [
         *_outputs(notebook),
         *_counts(notebook),

@@ -34,9 +34,7 @@ def collect(book: Path | str) -> list[dict[str, Any]]:
     ``chapter`` and ``provenance`` (commit, versions, device, seconds). Raises LedgerError when two have
     the same id, protocol, arm and scale.
     """
-    entries = [
-        entry for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb")) for entry in _of_notebook(path)
-    ]
+    entries = [entry for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb")) for entry in _of_notebook(path)]
     seen: dict[tuple[Any, ...], str] = {}
     for entry in entries:
         identity = tuple(entry[key] for key in _IDENTITY)
@@ -88,9 +86,7 @@ def as_text(entries: list[dict[str, Any]]) -> str:
         for e in entries
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
-    ]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]]
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
@@ -126,13 +122,10 @@ class Glance:
         for claim in dict.fromkeys(entry["id"] for entry in self.entries):
             own = [entry for entry in self.entries if entry["id"] == claim]
             cells = (
-                "<td>" + "".join(badge(e) for e in own if e["protocol"] == protocol) + "</td>"
-                for protocol in protocols
+                "<td>" + "".join(badge(e) for e in own if e["protocol"] == protocol) + "</td>" for protocol in protocols
             )
             statement = escape(own[0]["statement"])
-            rows.append(
-                f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>'
-            )
+            rows.append(f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>')
         return _table("tf-ledger tf-glance", self.sentence, head, rows)
 
 

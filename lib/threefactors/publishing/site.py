@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from threefactors.experiments.provenance import commit
 from threefactors.publishing import chapters, ledger
 from threefactors.publishing.execute import Execution
 
@@ -134,7 +135,7 @@ def _record(root: Path, executions: Iterable[Execution], scale: str, device: str
     installed = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "commit": chapters.commit(root),
+        "commit": commit(root),
         "scale": scale,
         "device": device,
         "python": sys.version.split()[0],

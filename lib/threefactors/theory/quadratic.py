@@ -41,14 +41,18 @@ def stationary_covariance(hessian: Array, noise: Array, lr: float, batch_size: i
     H, C, eta, S = hessian, noise, lr, batch_size
     for name, matrix in (("hessian", H), ("noise", C)):
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not np.allclose(matrix, matrix.T):
-            raise ValueError(f"{name} of shape {matrix.shape} is not a symmetric matrix; use ({name} + its transpose)/2")
+            raise ValueError(
+                f"{name} of shape {matrix.shape} is not a symmetric matrix; use ({name} + its transpose)/2"
+            )
     if C.shape != H.shape:
         raise ValueError(f"noise has shape {C.shape}, hessian {H.shape}; use equal shapes")
     if S < 1:
         raise ValueError(f"batch_size={S} is no batch; use batch_size >= 1")
     values, vectors = np.linalg.eigh(H)
     if values[0] <= 0:
-        raise ValueError(f"hessian has the eigenvalue {values[0]:.3g}; every eigenvalue must be > 0 for a stationary state")
+        raise ValueError(
+            f"hessian has the eigenvalue {values[0]:.3g}; every eigenvalue must be > 0 for a stationary state"
+        )
     if np.linalg.eigvalsh(C)[0] < -1e-9 * max(1.0, float(np.abs(C).max())):
         raise ValueError(f"noise has the eigenvalue {np.linalg.eigvalsh(C)[0]:.3g}; a covariance has none below 0")
     if not 0 < eta < stability_limit(values[-1]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from threefactors._rng import generator
 
 # Sizes that powers of two divide, so that an epoch drops no example at the usual batch sizes.
 DIGITS_TRAIN, DIGITS_VALIDATION = 1152, 288
+ON_DISK = {"mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "cifar10": "cifar-10-batches-py"}
 VALIDATION_FRACTION = 1 / 6
 TORCHVISION = {"mnist": "MNIST", "fashion-mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 NAMES = ("digits", *TORCHVISION)
@@ -66,7 +68,7 @@ class Dataset:
         return Dataset(**{**vars(self), "x_train": self.x_train[:n], "y_train": self.y_train[:n]})
 
 
-def load(name: str, root: str | Path | None = None) -> Dataset:
+def load(name: str, root: str | os.PathLike[str] | None = None) -> Dataset:
     """The named data set, or the one in an .npz file with x_train, y_train, x_test, y_test.
 
     root: folder with the data sets that torchvision reads and downloads (mnist, fashion-mnist, cifar10);
@@ -119,7 +121,9 @@ def _torchvision(name: str, root: str | None) -> tuple[NDArray, NDArray, tuple[N
 
 def _npz(path: Path) -> tuple[NDArray, NDArray, tuple[NDArray, NDArray]]:
     if not path.is_file():
-        raise FileNotFoundError(f"dataset={str(path)!r}: no such file; give the path of an .npz with {', '.join(ARRAYS)}")
+        raise FileNotFoundError(
+            f"dataset={str(path)!r}: no such file; give the path of an .npz with {', '.join(ARRAYS)}"
+        )
     with np.load(path) as file:
         missing = [name for name in ARRAYS if name not in file]
         if missing:
@@ -157,8 +161,8 @@ def _split(
     digest = hashlib.sha256()
     for images, labels in cuts:
         digest.update(f"{images.shape}{images.dtype}".encode())
-        digest.update(np.ascontiguousarray(images))
-        digest.update(np.ascontiguousarray(labels, dtype=np.int64))
+        digest.update(np.ascontiguousarray(images).data)
+        digest.update(np.ascontiguousarray(labels, dtype=np.int64).data)
     axes = tuple(range(x.ndim - 1)) if x.ndim == 4 else None  # a channel at a time for color images, last axis
     mean = x[:train].mean(axes, dtype=np.float64)
     std = x[:train].std(axes, dtype=np.float64)
@@ -186,19 +190,9 @@ def corrupt(y: Tensor, fraction: float, classes: int, generator: torch.Generator
     return noisy, corrupted
 
 
-def found(root: str | Path | None) -> dict[str, str]:
-    """For each data set: where it is, or how to get it (for ``threefactors doctor``)."""
-    from torchvision import datasets
-
-    def state(name: str) -> str:
-        if root is None:
-            return "needs a data root: --data DIR or THREEFACTORS_DATA"
-        try:
-            getattr(datasets, TORCHVISION[name])(str(root), train=True, download=False)
-            return f"found under {root}"
-        except RuntimeError:
-            return f"not under {root}; downloaded at first use where there is a network"
-
-    return {"digits": "embedded in scikit-learn", **{name: state(name) for name in TORCHVISION}}
-
-
+def found(root: str | os.PathLike[str]) -> list[str]:
+    """Names of the data sets that lie under a data root, and .npz files in it."""
+    folder = Path(root)
+    return [name for name, part in ON_DISK.items() if (folder / part).is_dir()] + sorted(
+        path.name for path in folder.glob("*.npz")
+    )

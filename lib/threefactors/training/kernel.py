@@ -41,7 +41,8 @@ class _Net(ctypes.Structure):
     )
 
 
-def _compiler() -> str | None:
+def compiler() -> str | None:
+    """The C compiler: $CC, else the first of cc, gcc and clang on the path."""
     named = os.environ.get("CC")
     return shutil.which(named) if named else next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
@@ -58,8 +59,8 @@ def cache_folder() -> Path:
 
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    compiler = _compiler()
-    if compiler is None or os.environ.get("THREEFACTORS_KERNEL") == "0":
+    command = compiler()
+    if command is None or os.environ.get("THREEFACTORS_KERNEL") == "0":
         return None
     real, bits = _REAL[dtype]
     lanes = _vector_bytes() // dtype.itemsize
@@ -67,7 +68,7 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
              f"-DREAL_BITS={bits}", f"-DLANES={lanes}"]  # fmt: skip
     flags.append("-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native")
     # The macros that the compiler predefines name its version and every instruction set it will use.
-    macros = subprocess.run([compiler, flags[-1], "-dM", "-E", "-x", "c", os.devnull], capture_output=True)
+    macros = subprocess.run([command, flags[-1], "-dM", "-E", "-x", "c", os.devnull], capture_output=True)
     identity = b"\0".join([*(path.read_bytes() for path in _SOURCES), macros.stdout, *map(str.encode, flags)])
     name = f"kernel-{hashlib.sha256(identity).hexdigest()[:16]}.so"
     folder = cache_folder()
@@ -81,8 +82,8 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
         with tempfile.TemporaryDirectory(dir=folder) as aside:
             made = Path(aside) / name
             sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
-            command = [compiler, *flags, *sources, "-o", str(made), "-lm"]
-            if subprocess.run(command, capture_output=True).returncode:
+            built = subprocess.run([command, *flags, *sources, "-o", str(made), "-lm"], capture_output=True)
+            if built.returncode:
                 return None  # an old compiler: the PyTorch engine gives the same numbers, only later
             made.replace(path)
     library = ctypes.CDLL(str(path))

@@ -97,7 +97,7 @@ class StackLosses:
                     torch.bmm(h, toward.weight, out=rz)
                 if rh is not None:
                     rz.baddbmm_(rh, layer.weight)
-                if layer.gain is not None:
+                if layer.gain is not None and toward.gain is not None:
                     normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
                     shrink = (normed * rz).mean(1, keepdim=True)
                     rz = rz.sub_(rz.mean(1, keepdim=True)).addcmul_(normed, shrink, value=-1).mul_(inverse)
@@ -115,7 +115,8 @@ class StackLosses:
                 layer, toward, to = layers[i], along[i], result[i]
                 h, d = trace.inputs[i], trace.deltas[i]
                 if layer.gain is not None:
-                    assert to.gain is not None and toward.gain is not None
+                    assert to.gain is not None
+                    assert toward.gain is not None
                     normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
                     dy, rn, shrink = trace.upstream[i].squeeze(1), r_normed[i], r_shrink[i]
                     mean, tilt = dy.mean(1, keepdim=True), (dy * normed).mean(1, keepdim=True)

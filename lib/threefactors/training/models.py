@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ class MLP:
 
     def _shapes(self, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, int]]]:
         widths = self.widths(inputs, outputs)
-        for layer, (fan_in, fan_out) in enumerate(zip(widths, widths[1:], strict=False)):
+        for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
             yield "weight", (fan_in, fan_out)
             if self.batch_norm is not None and layer < len(self.hidden):
                 yield "gain", (1, fan_out)

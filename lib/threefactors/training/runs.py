@@ -155,19 +155,24 @@ class Run:
         if not isinstance(self.until, Steps | Epochs | Clock | TrainLoss):
             raise TypeError(f"until={self.until!r}: use Steps(n), Epochs(n), Clock(T) or TrainLoss(value, at_most=...)")
 
+    def batch_in(self, epoch: int, examples: int) -> int:
+        """Batch size during the given epoch, refused if the training set or the ghost batches do not admit it."""
+        size = self.sgd.batch_at(epoch)
+        if size > examples:
+            raise ValueError(
+                f"batch_size={size} (epoch {epoch}) exceeds the {examples} training examples of "
+                f"{self.task.dataset!r}; use batch_size <= {examples}"
+            )
+        groups(self.task.model, size)
+        return size
+
     def check(self, examples: int) -> None:
-        """Refuses batches that the training set cannot give."""
-        horizon = {Epochs: lambda u: u.n, TrainLoss: lambda u: u.at_most.n}.get(type(self.until), lambda u: 1)(self.until)
-        for epoch in range(min(max(horizon, 1), 10_000)):
-            size = self.sgd.batch_at(epoch)
-            if size > examples:
-                raise ValueError(
-                    f"batch_size={size} (epoch {epoch}) exceeds the {examples} training examples of "
-                    f"{self.task.dataset!r}; use batch_size <= {examples}"
-                )
-            groups(self.task.model, size)
-            if isinstance(self.sgd.batch_schedule, Constant):
-                break
+        """Refuses batches that cannot be had in any epoch that is known beforehand to come."""
+        until = self.until
+        known = until.n if isinstance(until, Epochs) else until.at_most.n if isinstance(until, TrainLoss) else 1
+        constant = isinstance(self.sgd.batch_schedule, Constant)
+        for epoch in range(1 if constant else max(known, 1)):
+            self.batch_in(epoch, examples)
 
 
 @dataclass(frozen=True)
@@ -209,7 +214,9 @@ class Sweep:
         if not self.runs:
             raise ValueError("an empty sweep; give at least one value for each of lr, batch_size and seed")
         if len(set(self.runs)) < len(self.runs):
-            raise ValueError(f"{len(self.runs) - len(set(self.runs))} runs of the sweep are given twice; give each once")
+            raise ValueError(
+                f"{len(self.runs) - len(set(self.runs))} runs of the sweep are given twice; give each once"
+            )
 
     @classmethod
     def grid(cls, task: Task | Sequence[Task], *, until: Until, seed: int | Iterable[int] = 0, **sgd: Any) -> Sweep:

@@ -41,9 +41,7 @@ class Stacked:
         start = 0
         while working:
             stop = min(len(plans[i].order) for i in working)
-            made, fallen = self._together(
-                theta, velocity, momentum, [plans[i] for i in working], start, stop, limit
-            )
+            made, fallen = self._together(theta, velocity, momentum, [plans[i] for i in working], start, stop, limit)
             start += made
             for i in working:
                 done[i] = start

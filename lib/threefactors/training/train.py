@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -14,7 +13,6 @@ from threefactors.training import kernel
 from threefactors.training.data import Dataset, corrupt
 from threefactors.training.engines import Engine, Plan
 from threefactors.training.losses import StackLosses
-from threefactors.training.models import groups
 from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
 from threefactors.training.schedules import Constant
 from threefactors.training.steps import Stacked
@@ -98,9 +96,8 @@ class Trainer:
 
     def _plan(self, active: list[int], epoch: int, pause: Pause) -> tuple[list[Plan], int]:
         """Plans for the epochs up to the next one after which something may happen; and that epoch."""
-        examples, sgd = len(self.data.x_train), self.runs[active[0]].sgd
-        size = sgd.batch_at(epoch)
-        groups(self.losses.model, size)  # refuses a size that the ghost batches do not divide
+        examples, first = len(self.data.x_train), self.runs[active[0]]
+        size = first.batch_in(epoch, examples)
         per_epoch = examples // size
         orders: list[list[Tensor]] = [[] for _ in active]
         rates: list[list[Tensor]] = [[] for _ in active]
@@ -118,7 +115,7 @@ class Trainer:
                 counts[j] += n
                 over |= self._over(run, epoch + 1, counts[j], clocks[j])
             epoch += 1
-            if over or looks or pause(epoch, before, clocks) or sgd.batch_at(epoch) != size:
+            if over or looks or pause(epoch, before, clocks) or first.sgd.batch_at(epoch) != size:
                 break
         plans = [Plan(i, torch.cat(o), torch.cat(r)) for i, o, r in zip(active, orders, rates, strict=True)]
         return plans, epoch
