@@ -19,7 +19,7 @@ book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="
 	$(BIN)/threefactors book $(ARGS)
 
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
 
 bench: $(STAMP) ## speed against the baselines, into _build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)

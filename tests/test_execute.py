@@ -14,6 +14,9 @@ from threefactors.settings import Settings
 from tests.books import HEAD, chapter, write_book
 
 
+pytestmark = pytest.mark.xdist_group("execute")  # its fixtures are dear: one worker makes them, once
+
+
 def run(source, settings=None, given=None, **options):
     one = Chapter(source)
     settings = settings or Settings(source.parents[1] / "store")

@@ -23,6 +23,8 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings its forerunner
 
 from tests.books import REPOSITORY, chapter, showing, verdict, write_book
 
+pytestmark = pytest.mark.xdist_group("site")  # its fixtures are dear: one worker makes them, once
+
 INTRO = """# A book
 
 On it: {glue:text}`90_ledger.ipynb::ledger-sentence:s`

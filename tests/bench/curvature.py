@@ -43,6 +43,9 @@ class Curvature:
 
     def reset(self) -> None: ...
 
+    def run(self) -> None:
+        raise NotImplementedError
+
 
 class Operator(Curvature):
     """threefactors, a chunk at a time as Lanczos does; ``way`` decides how the product is made."""
@@ -123,7 +126,7 @@ class Curvlinops(Modules):
     """HessianLinearOperator of the curvlinops library."""
 
     def product(self, network: nn.Module) -> Callable[[list[Tensor]], list[Tensor]]:
-        from curvlinops import HessianLinearOperator
+        from curvlinops import HessianLinearOperator  # type: ignore[import-untyped]
 
         data = [(self.x, self.y)]
         operator = HessianLinearOperator(
@@ -141,7 +144,7 @@ def sections(rounds: int, cores: int, *, quick: bool) -> Iterator[Section]:
 def measure(problem: Problem, rounds: int, cores: int, products: int) -> Section:
     threads = sorted({1, cores})
     few = problem.first(min(FEW, problem.runs))
-    parts = []
+    parts: list[Variant] = []
 
     def add(name: str, work: Curvature, counts: list[int]) -> None:
         parts.extend(Variant(named(name, n), work, work.units, n) for n in counts)

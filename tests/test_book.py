@@ -1,0 +1,125 @@
+"""The book itself, from its sources to the site, at smoke scale: what `make book` does, in a minute."""
+
+import json
+import os
+import re
+import shutil
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+
+from tests.books import REPOSITORY
+from threefactors.publishing import build as builder
+from threefactors.publishing import chapters
+from threefactors.settings import Settings
+
+pytestmark = pytest.mark.xdist_group("book")  # its fixtures are dear: one worker makes them, once
+
+CHAPTERS = chapters.find(REPOSITORY)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """The sources of the book in a place of their own."""
+    folder = tmp_path_factory.mktemp("repository")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy(REPOSITORY / name, folder)
+    shutil.copytree(
+        REPOSITORY / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints")
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(root):
+    return builder.build(root, scale="smoke", settings=Settings(store=root / "store"))
+
+
+def test_it_is_built_without_a_failure(report):
+    assert report.failures == []
+    assert report.page is not None
+    assert report.page.is_file()
+    assert len(report.executions) == len(CHAPTERS)
+
+
+def test_memory_stays_within_four_gibibytes(report):
+    assert all(0 < execution.peak_memory < 4 * 2**30 for execution in report.executions)
+
+
+def test_a_second_build_executes_nothing(root, report):
+    again = builder.build(root, scale="smoke", settings=Settings(store=root / "store"))
+    assert again.failures == []
+    assert all(execution.cached for execution in again.executions)
+
+
+def test_the_ledger_has_every_claim_under_every_protocol_and_arm(root, report):
+    entries = json.loads((root / "_build" / "html" / "claims.json").read_text())
+    places = {(e["id"], e["protocol"], e["arm"]) for e in entries}
+    protocols, arms = ("equal epochs", "equal clock", "equal loss"), ("plain", "batch norm")
+    assert places == {(c, p, a) for c in ("C3a", "C3b", "C3c", "C4") for p in protocols for a in arms}
+    wanted = {
+        "id", "statement", "source", "protocol", "scale", "verdict", "estimate", "interval", "n", "reason", "chapter",
+        "provenance",
+    }  # fmt: skip
+    for entry in entries:
+        assert wanted <= set(entry)
+        assert entry["scale"] == "smoke"
+        assert entry["chapter"] == "20_width"
+        assert set(entry["provenance"]) >= {"commit", "versions", "device", "seconds"}
+
+
+class _Page(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.captions = [], 0
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        if tag == "img" and "_images" in attributes.get("src", ""):
+            self.images.append(attributes)
+        self.captions += tag == "figcaption"
+
+
+@pytest.mark.parametrize("name", [c.name for c in CHAPTERS if not c.summary])
+def test_every_figure_has_a_caption_and_a_text_instead(root, report, name):
+    page = _Page((root / "_build" / "html" / "book" / f"{name}.html").read_text())
+    assert page.images
+    assert page.captions == len(page.images)
+    assert all(len(image.get("alt", "")) > 20 for image in page.images)
+
+
+def test_no_role_directive_or_reference_is_left_unresolved(root, report):
+    for page in (root / "_build" / "html" / "book").glob("*.html"):
+        text = re.sub(r"<(script|pre|code)\b.*?</\1>", "", page.read_text(), flags=re.S)
+        text = re.sub(r"<[^>]+>", "", text)
+        assert not re.search(r"\{(glue|cite|numref|eq|ref|doc)[:}]", text), page.name
+        assert "??" not in text, page.name
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda c: c.name)
+def test_chapters_are_ideas_not_plumbing(chapter):
+    """About 40 visible lines of code, no raw matplotlib, no long functions but the one that a chapter is about."""
+    shown = [
+        cell.source
+        for cell in chapter.notebook({}).cells
+        if cell.cell_type == "code"
+        and not {"remove-cell", "hide-input", "parameters"} & set(cell.metadata.get("tags", []))
+    ]
+    lines = [line for source in shown for line in source.splitlines() if line.strip()]
+    assert len(lines) <= 75
+    assert "matplotlib" not in chapter.source.read_text()
+
+
+def test_the_environment_is_left_alone(report):
+    assert "THREEFACTORS_PROGRESS" not in os.environ
+
+
+def test_numbers_in_the_text_come_from_glue(root):
+    """A chapter's prose may name settings of the design, but a result with decimals must be glued."""
+    for chapter in CHAPTERS:
+        notebook = nbformat.v4.new_notebook(cells=chapter.notebook({}).cells)
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        prose = re.sub(r"\$[^$]*\$|\{[a-z:]+\}`[^`]*`|`[^`]*`|```.*?```", "", prose, flags=re.S)
+        assert not re.search(r"\d\.\d{2,}", prose), chapter.name
