@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import nbformat
 import pytest
-
-from tests.books import REPOSITORY
 from threefactors.publishing import build as builder
 from threefactors.publishing import chapters
 from threefactors.settings import Settings
+
+from tests.books import REPOSITORY
 
 pytestmark = pytest.mark.xdist_group("book")  # its fixtures are dear: one worker makes them, once
 
