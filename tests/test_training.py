@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import sys
 
 import pytest
 import torch
@@ -24,6 +25,7 @@ from threefactors.training import (
 )
 from threefactors.training.train import DIVERGED
 
+train_module = sys.modules[Trainer.__module__]  # its name is taken by the function
 ENGINES = ("kernel", "by hand", "autograd")
 CASES = {
     "plain": {"model": MLP((16, 12))},
@@ -135,6 +137,21 @@ def test_a_run_is_the_same_alone_as_in_a_stack(digits, engine, case):
     for i in (0, 3):
         alone = train(Stack((runs[i],)), digits, dtype=torch.float64, engine=engine).theta
         assert torch.equal(alone[0], together[i])
+
+
+@pytest.mark.parametrize("until", [TrainLoss(0.25, at_most=Epochs(30), every=0.1), Clock(2.7)], ids=["loss", "clock"])
+def test_where_a_run_stops_does_not_depend_on_its_company(digits, monkeypatch, until):
+    """Nor on how far ahead plans are made: neighbors that end, diverge or crowd the plan shift no look."""
+    runs = one_stack(model=MLP((16, 12)), lr=[0.02, 0.05, 1e6], lr_schedule=Step((3,), 0.7), until=until).runs
+    together = train(Stack(runs), digits)
+    monkeypatch.setattr(train_module, "SEGMENT", 4000)
+    crowded = train(Stack(runs[::-1]), digits)
+    for i, run in enumerate(runs):
+        alone = train(Stack((run,)), digits)
+        for other, j in ((together, i), (crowded, len(runs) - 1 - i)):
+            for name in ("steps", "clock", "epochs", "finished", "diverged_at"):
+                assert getattr(other, name)[j] == getattr(alone, name)[0], name
+            assert torch.equal(other.theta[j], alone.theta[0])
 
 
 def test_threads_change_nothing(digits):

@@ -111,14 +111,15 @@ def _pad(x: Tensor) -> Tensor:
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept for the life of a process; a forked one inherits no threads, and must make its own."""
     return ThreadPoolExecutor(threads)
 
 
 def _each(work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
     """Calls into C release Python's lock, so threads run them side by side."""
     threads = torch.get_num_threads()
-    return list((_pool(threads).map if threads > 1 and len(items) > 1 else map)(work, items))
+    return list((_pool(threads, os.getpid()).map if threads > 1 and len(items) > 1 else map)(work, items))
 
 
 class HessianProducts:

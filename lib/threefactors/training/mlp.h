@@ -12,6 +12,7 @@ typedef REAL vec __attribute__((vector_size(LANES * sizeof(REAL))));
 typedef REAL loose __attribute__((vector_size(LANES * sizeof(REAL)), aligned(sizeof(REAL)))); /* any address */
 #define AT(p) (*(loose *)(p))
 #define MAX_DEPTH 64
+#define REGISTERS (LANES * sizeof(REAL) == 32 ? 16 : 32) /* of AVX2; of AVX-512 and of NEON */
 #define EPSILON ((REAL)1e-5) /* added to a batch variance, as torch.nn.BatchNorm1d does */
 
 enum { CROSS_ENTROPY, SQUARED };
@@ -66,7 +67,8 @@ ROWS(4) ROWS(2) ROWS(1)
 static inline __attribute__((always_inline)) void product(int m, int n, int k, const REAL *a, long row, long col,
         const REAL *b, long ldb, REAL *c, long ldc, REAL keep, REAL scale) {
     int j = 0;
-    for (; j + 4 * LANES <= n; j += 4 * LANES) rows_4(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
+    if (REGISTERS >= 32)
+        for (; j + 4 * LANES <= n; j += 4 * LANES) rows_4(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
     for (; j + 2 * LANES <= n; j += 2 * LANES) rows_2(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
     for (; j < n; j += LANES) rows_1(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -19,8 +20,6 @@ from threefactors.training.steps import Stacked
 
 DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
 SEGMENT = 1_000_000  # examples drawn ahead for one call of an engine, where nothing is to be looked at between
-
-
 ROUNDING = 1e-12  # slack for Σ lr, a rounded sum
 Pause = Callable[[int, list[float], list[float]], bool]
 Observe = Callable[[int, list[int], bool], None]
@@ -55,8 +54,9 @@ class Trainer:
             for run in self.runs
         ]
         self.labels, self.corrupted = (torch.stack(part) for part in zip(*noisy, strict=True))
-        self.steps, self.epochs = [0] * count, [0.0] * count
-        self.clock = [0.0] * count
+        self.steps, self.clock = [0] * count, [0.0] * count
+        self._passes = [Fraction(0)] * count  # epochs; exact, so that no sum depends on where it was interrupted
+        self._looked = [0.0] * count  # clock at the last look at the training loss
         self.diverged_at = [-1] * count
         self.finished = [False] * count
         self._order = [generator(run.seed, "order") for run in self.runs]
@@ -76,13 +76,16 @@ class Trainer:
         outputs = self.engine.outputs(self.theta, runs)
         return self.losses.criterion(outputs, self.labels[list(runs)]).mean(1)
 
+    @property
+    def epochs(self) -> list[float]:
+        return [float(passes) for passes in self._passes]
+
     def _allowed(self, run: Run, clock: float, steps: int, lr: Tensor) -> int:
         """How many of the coming steps the run's stopping rule allows."""
         if isinstance(run.until, Steps):
             return min(len(lr), run.until.n - steps)
         if isinstance(run.until, Clock):
-            past = clock + lr.cumsum(0) >= run.until.T * (1 - ROUNDING)
-            return int(past.int().argmax()) + 1 if past.any() else len(lr)
+            return _until(_clocks(clock, lr), run.until.T) or len(lr)
         return len(lr)
 
     def _over(self, run: Run, epoch: int, steps: int, clock: float) -> bool:
@@ -111,7 +114,7 @@ class Trainer:
                 n = self._allowed(run, clocks[j], counts[j], lr)
                 orders[j].append(self._draw(i, run, examples, per_epoch, size)[:n])
                 rates[j].append(lr[:n])
-                clocks[j] += float(lr[:n].sum())
+                clocks[j] = _clocks(clocks[j], lr[:n])[-1].item() if n else clocks[j]
                 counts[j] += n
                 over |= self._over(run, epoch + 1, counts[j], clocks[j])
             epoch += 1
@@ -145,32 +148,42 @@ class Trainer:
             i = plan.run
             if made < len(plan.lr):
                 self.diverged_at[i] = self.steps[i] + made
+            if made:
+                self.clock[i] = _clocks(self.clock[i], plan.lr[:made])[-1].item()
             self.steps[i] += made
-            self.clock[i] += float(plan.lr[:made].sum())
-            self.epochs[i] += made / (len(self.data.x_train) // plan.order.shape[1])
+            self._passes[i] += Fraction(made, len(self.data.x_train) // plan.order.shape[1])
 
-    def _parts(self, plans: list[Plan]) -> Iterator[list[Plan]]:
-        """The plans whole, or cut where runs that train to a loss are to be looked at."""
+    def _parts(self, plans: list[Plan]) -> Iterator[tuple[list[Plan], list[int]]]:
+        """The plans, cut where runs that train to a loss are to be looked at; and the runs to look at then.
+
+        When a run is looked at depends on its own clock alone, not on where plans happen to end.
+        """
         at = [0] * len(plans)
         while True:
-            part = []
+            part, looks = [], []
             for j, plan in enumerate(plans):
-                until, i, left = self.runs[plan.run].until, plan.run, len(plan.lr) - at[j]
-                if self.finished[i] or self.diverged_at[i] >= 0 or left == 0:
+                i, until, lr = plan.run, self.runs[plan.run].until, plan.lr[at[j] :]
+                if self.finished[i] or self.diverged_at[i] >= 0 or len(lr) == 0:
                     continue
-                every = until.every if isinstance(until, TrainLoss) else None
-                n = left if every is None else min(left, max(1, round(every / float(plan.lr[at[j]]))))
-                part.append(Plan(i, plan.order[at[j] : at[j] + n], plan.lr[at[j] : at[j] + n]))
+                n = len(lr)
+                if isinstance(until, TrainLoss):
+                    due = (
+                        n if until.every is None else _until(_clocks(self.clock[i], lr), self._looked[i] + until.every)
+                    )
+                    n = due or n
+                    looks += [i] if due else []
+                part.append(Plan(i, plan.order[at[j] : at[j] + n], lr[:n]))
                 at[j] += n
             if not part:
                 return
-            yield part
+            yield part, looks
 
-    def _look(self, plans: list[Plan]) -> None:
+    def _look(self, runs: list[int]) -> None:
         """Marks the runs that have come down to their training loss."""
-        looked = [p.run for p in plans if isinstance(self.runs[p.run].until, TrainLoss) and self.diverged_at[p.run] < 0]
+        looked = [i for i in runs if self.diverged_at[i] < 0]
         if looked:
             for i, loss in zip(looked, self.train_losses(looked).tolist(), strict=True):
+                self._looked[i] = self.clock[i]
                 self.finished[i] = loss <= self.runs[i].until.value  # type: ignore[union-attr]
 
     def _advance_noisily(self, plans: list[Plan], momentum: float) -> list[int]:
@@ -217,12 +230,23 @@ class Trainer:
                 return self
             clocks = list(self.clock)
             plans, epoch = self._plan(active, epoch, pause)
-            for part in self._parts(plans):
+            for part, looks in self._parts(plans):
                 self._advance(part)
-                self._look(part)
+                self._look(looks)
             going = [i for i in active if self.diverged_at[i] < 0 and not self.finished[i]]
             if going and pause(epoch, [clocks[i] for i in going], [self.clock[i] for i in going]):
                 tell(epoch, going, False)
+
+
+def _clocks(clock: float, lr: Tensor) -> Tensor:
+    """The clock after each of the coming steps; summed step by step, so that cutting changes no bit."""
+    return torch.cat([torch.tensor([clock], dtype=torch.float64), lr.double()]).cumsum(0)[1:]
+
+
+def _until(clocks: Tensor, time: float) -> int:
+    """Number of steps after which the clock has reached the time; 0 if none of them does."""
+    reached = clocks >= time * (1 - ROUNDING)
+    return int(reached.int().argmax()) + 1 if reached.any() else 0
 
 
 def train(stack: Stack, data: Dataset, *, dtype: torch.dtype = torch.float32, engine: str | None = None) -> Trainer:
