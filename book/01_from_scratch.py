@@ -61,19 +61,19 @@ model = MLP(hidden=(64, 64, 64))
 x, y = data.x_train.flatten(1).double(), data.y_train
 
 
-# %% tags=["show-all"]
+# %%
 def sgd(lr, batch_size, seed, epochs):
     theta = model.initial(64, 10, generator(seed, "init"), torch.float64)
     order = generator(seed, "order")
     for _ in range(epochs):
         shuffled = torch.randperm(len(x), generator=order)
         for batch in shuffled[: len(x) // batch_size * batch_size].view(-1, batch_size):
-            theta.requires_grad_()
             h, at = x[batch], 0
             for rows, columns in [(64, 64), (64, 64), (64, 64), (64, 10)]:
-                weight = theta[at : at + rows * columns].view(rows, columns)
-                bias = theta[at + rows * columns : at + (rows + 1) * columns]
-                h, at = h.relu() @ weight + bias if at else h @ weight + bias, at + (rows + 1) * columns
+                part = theta.requires_grad_()[at : at + (rows + 1) * columns]
+                weight, bias = part.split([rows * columns, columns])
+                h = (h.relu() if at else h) @ weight.view(rows, columns) + bias
+                at += (rows + 1) * columns
             loss = torch.nn.functional.cross_entropy(h, y[batch])
             theta = theta.detach() - lr * torch.autograd.grad(loss, theta)[0]
     return theta
@@ -87,10 +87,11 @@ def sgd(lr, batch_size, seed, epochs):
 
 # %%
 epochs = {"smoke": 1, "laptop": 5, "paper": 20}[scale]
-sweep = Sweep.grid(Task("digits", model), lr=[0.02, 0.05], batch_size=32, seed=range(8), until=Epochs(epochs))
-(stack,) = sweep.stacks()
+settings = dict(lr=[0.02, 0.05], batch_size=32, seed=range(8))
+(stack,) = Sweep.grid(Task("digits", model), until=Epochs(epochs), **settings).stacks()
 together = Trainer(stack, data, dtype=torch.float64).train()
-by_hand = torch.stack([sgd(run.sgd.lr, run.sgd.batch_size, run.seed, epochs) for run in stack.runs])
+one_by_one = [sgd(r.sgd.lr, r.sgd.batch_size, r.seed, epochs) for r in stack.runs]
+by_hand = torch.stack(one_by_one)
 difference = (together.theta - by_hand).abs().max() / by_hand.abs().max()
 
 # %% tags=["remove-cell"]
@@ -124,7 +125,7 @@ assert same
 # and multiplying again and again turns any $v$ towards the eigenvector of the largest eigenvalue (the power
 # iteration). The library does better with the same products: the Lanczos iteration, with a bound on its error.
 
-# %% tags=["show-all"]
+# %%
 def full_loss(theta):
     h = x
     for i, layer in enumerate(model.layers(theta[None], 64, 10)):
@@ -133,7 +134,7 @@ def full_loss(theta):
 
 
 theta = by_hand[0]
-v = torch.randn(len(theta), generator=generator(0, "power iteration"), dtype=torch.float64)
+v = torch.randn(len(theta), generator=generator(0, "power"), dtype=torch.float64)
 for _ in range(60):
     v = v / v.norm()
     _, v = torch.autograd.functional.hvp(full_loss, theta, v)
@@ -142,8 +143,10 @@ sharpness_by_hand = v.norm().item()
 # %%
 from threefactors.measurement import hessian, top_eigenvalues
 
-op = hessian(together.losses, together.theta, x.expand(len(stack), *x.shape), together.labels)
-top = top_eigenvalues(op, k=1, tol=1e-6, generators=[generator(run.seed, "lanczos") for run in stack.runs])
+shared = x.expand(len(stack), *x.shape)  # all networks see the same data
+op = hessian(together.losses, together.theta, shared, together.labels)
+draws = [generator(r.seed, "lanczos") for r in stack.runs]
+top = top_eigenvalues(op, k=1, tol=1e-6, generators=draws)
 
 # %% tags=["remove-cell"]
 glue(**{"scratch-power": sharpness_by_hand, "scratch-lanczos": top.values[0, 0], "scratch-products": top.products[0]})
@@ -159,7 +162,7 @@ assert abs(sharpness_by_hand - top.values[0, 0]) < 1e-3 * sharpness_by_hand
 # of one network: by the fifteen lines above, and by the library with 1 to 64 networks at once. (Timings are of this
 # build, on the machine that made it. `make bench` compares with other ways of doing the same.)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scratch-timing", "caption": "Time for one step of one network (batch size 32) against the number of networks trained at once, median of five repetitions. What to see: how far the fifteen plain lines are above the stack, and what is gained by training many at once instead of one."}, "image": {"alt": "Microseconds per network and step against the number of networks, for the plain loop and for the stack."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scratch-timing", "caption": "Time for one step of one network (batch size 32) against the number of networks trained at once, median of five repetitions. What to see: how far the fifteen plain lines are above the stack, and what is gained by training many at once instead of one."}, "image": {"alt": "Microseconds per network and step against the number of networks, for the plain loop and for the stack.", "classes": "dark-light"}}
 import time
 from statistics import median
 

@@ -63,12 +63,27 @@
 #
 # At equal epochs the ratio *is* the training time. And time alone flattens. Take the smallest problem that can be
 # separated, one margin $m$ with the logistic loss $L = \ln(1+e^{-m})$. Gradient flow has $m + e^m = T + \text{const}$,
-# so that both the loss and the curvature $L''$ fall like $1/T$, with no noise anywhere. A network that has fitted its
-# training set does the same: its margins go on growing, and its Hessian shrinks with its loss.
-#
+# so that both the loss and the curvature $L''$ fall like $1/T$, with no noise anywhere ({numref}`fig-width-clock`). A
+# network that has fitted its training set does the same: its margins go on growing, and its Hessian shrinks with its
+# loss.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-clock", "caption": "What time alone does: loss and curvature of one logistic margin under gradient flow, in closed form. What to see: after the first unit of time both fall along a line of slope −1."}, "image": {"alt": "Loss and curvature against the clock, both logarithmic, falling in parallel with slope minus one.", "classes": "dark-light"}}
+import numpy as np
+import pandas as pd
+
+from threefactors.presentation import figures
+from threefactors.theory import separable_flow
+
+T = np.logspace(-2, 4, 200)
+alone = separable_flow(T)
+curves = {"loss $L$": alone.loss, "curvature $L''$": alone.curvature}
+curves = pd.concat(pd.DataFrame({"x": T, "y": y, "label": label}) for label, y in curves.items())
+figures.alone(figures.laws(curves, xlabel="clock  $T$", ylabel="one margin, no noise"))
+
+# %% [markdown]
 # Hence three **protocols**. *Equal epochs* is the paper's. *Equal clock* stops every run at the same $T$. *Equal
-# loss* stops every run at the same training loss. In each, full-batch gradient descent with the same clock is the
-# control: it has no noise at all.
+# loss* stops every run at the same training loss. In each, full-batch gradient descent, stopped by the same rule, is
+# the control: it has no noise at all.
 #
 # ## Predictions
 #
@@ -97,32 +112,52 @@ scale = "laptop"  # smoke | laptop | paper
 # runs; `paper` is in the spirit of the paper's own four-layer network, with a grid of ours, and wants a GPU.
 
 # %%
-from threefactors import MLP, AtClock, Accuracy, Clock, Epochs, Loss, Moments, Sharpness, Spectrum, Step
-from threefactors import Sweep, Task, TrainLoss, claims, run
+from types import SimpleNamespace
+
+from threefactors import MLP, Accuracy, AtClock, Clock, Epochs, Loss, Moments
+from threefactors import Sharpness, Spectrum, Step, Sweep, Task, TrainLoss, claims, run
 
 SIZES = {
-    #         data             hidden widths    learning rates              batch sizes           seeds epochs clock loss at most
-    "smoke": ("digits", (16, 16), [0.05, 0.1, 0.2], [16, 32, 64], 5, 10, 10.0, 0.5, 60),
-    "laptop": ("digits", (64, 64, 64), [0.01, 0.02, 0.04, 0.08, 0.16], [8, 16, 32, 64, 128], 8, 100, 60.0, 0.01, 3000),
-    "paper": ("fashion-mnist", (256, 256, 256), [0.005, 0.01, 0.025, 0.05, 0.1], [25, 50, 125, 250, 1000], 8, 200, 60.0, 0.05, 1000),
+    "smoke": dict(
+        data="digits", hidden=(16, 16), seeds=5,
+        lr=[0.05, 0.1, 0.2], batch_size=[16, 32, 64],
+        epochs=10, clock=10.0, loss=0.5, at_most=60,
+    ),
+    "laptop": dict(
+        data="digits", hidden=(64, 64, 64), seeds=8,
+        lr=[0.01, 0.02, 0.04, 0.08, 0.16], batch_size=[8, 16, 32, 64, 128],
+        epochs=100, clock=60.0, loss=0.01, at_most=3000,
+    ),
+    "paper": dict(
+        data="fashion-mnist", hidden=(256, 256, 256), seeds=8,
+        lr=[0.005, 0.01, 0.025, 0.05, 0.1], batch_size=[25, 50, 125, 250, 1000],
+        epochs=200, clock=60.0, loss=0.05, at_most=1000,
+    ),
 }
-data, hidden, lrs, batch_sizes, seeds, epochs, clock, loss, limit = SIZES[scale]
-arms = {"plain": Task(data, MLP(hidden)), "batch norm": Task(data, MLP(hidden, batch_norm=min(batch_sizes)))}
+size = SimpleNamespace(**SIZES[scale])
+ghost = min(size.batch_size)
+arms = {
+    "plain": Task(size.data, MLP(size.hidden)),
+    "batch norm": Task(size.data, MLP(size.hidden, batch_norm=ghost)),
+}
+every = size.clock / 120  # how closely the training loss is watched
 protocols = {
-    "equal epochs": Epochs(epochs),
-    "equal clock": Clock(clock),
-    "equal loss": TrainLoss(loss, at_most=Epochs(limit), every=clock / 240),
+    "equal epochs": Epochs(size.epochs),
+    "equal clock": Clock(size.clock),
+    "equal loss": TrainLoss(size.loss, at_most=Epochs(size.at_most), every=every),
 }
 
 # %% [markdown]
-# Networks are multilayer perceptrons with ReLU and He initialization. With batch normalization the statistics come
-# from ghost batches of the smallest batch size of the grid, so that their noise is the same for every $S$.
-# Every combination of $\eta$, $S$ and seed is trained, six times over:
+# Networks are multilayer perceptrons with ReLU and He initialization {cite}`he2015`. With batch normalization
+# {cite}`ioffe2015` the statistics come from ghost batches {cite}`hoffer2017` of the smallest batch size of the grid, so
+# that their noise is the same for every $S$; for measuring, they come from the whole training set, so that the loss is a
+# function of the weights alone. Every combination of $\eta$, $S$ and seed is trained, six times over:
 
 # %%
+grid = dict(lr=size.lr, batch_size=size.batch_size, seed=range(size.seeds))
 probes = [Loss(), Accuracy(), Sharpness(), Moments()]
 results = {
-    (protocol, arm): run(Sweep.grid(task, lr=lrs, batch_size=batch_sizes, seed=range(seeds), until=until), probes)
+    (protocol, arm): run(Sweep.grid(task, until=until, **grid), probes)
     for protocol, until in protocols.items()
     for arm, task in arms.items()
 }
@@ -130,20 +165,26 @@ results = {
 # %% [markdown]
 # The control descends with the whole training set as its batch, through the clocks of the whole grid. Its steps grow
 # as the landscape flattens; as long as $\eta\lambda_{\max}$ stays below 2 it does not oscillate, and is gradient flow
-# with small errors.
+# with small errors. (With batch normalization a little noise is left: the ghost batches are put together anew at every
+# step.)
 
 # %%
-from threefactors.training import load
 from threefactors.settings import Settings
+from threefactors.training import load
 
-N = len(load(data, Settings.from_environment().data).y_train)
-ratios = sorted({lr / size for lr in lrs for size in batch_sizes})
-times = tuple(epochs * (N // size) * lr for lr in lrs for size in batch_sizes) + (clock,)
-descent = dict(lr=0.05, batch_size=N, seed=range(seeds), lr_schedule=Step(at=(800, 1400, 2140), factor=3))
-along = Sharpness(at=AtClock(tuple(sorted(set(times)))))
-flow = {arm: run(Sweep.grid(task, until=Clock(max(times)), **descent), [along]) for arm, task in arms.items()}
-to_loss = {
-    arm: run(Sweep.grid(task, until=TrainLoss(loss, at_most=Epochs(10 * limit), every=clock / 240), **descent), [Sharpness()])
+N = len(load(size.data, Settings.from_environment().data).y_train)
+cells = [(lr, batch) for lr in size.lr for batch in size.batch_size]
+times = {size.epochs * (N // batch) * lr for lr, batch in cells} | {size.clock}
+descent = dict(lr=0.05, lr_schedule=Step(at=(800, 1400, 2140), factor=3))
+descent |= dict(batch_size=N, seed=range(size.seeds))
+to_loss = TrainLoss(size.loss, at_most=Epochs(10 * size.at_most), every=every)
+watch = Sharpness(at=AtClock(tuple(sorted(times))))
+through = {
+    arm: run(Sweep.grid(task, until=Clock(max(times)), **descent), [watch])
+    for arm, task in arms.items()
+}
+stopped = {
+    arm: run(Sweep.grid(task, until=to_loss, **descent), [Sharpness()])
     for arm, task in arms.items()
 }
 
@@ -157,11 +198,10 @@ from threefactors.inference import (
     exponents, held_out_comparison, judge_family, level_line, loglog_slopes, slope_on_ratio, spectral_summary, summarize,
 )
 from threefactors._rng import numpy_generator
-from threefactors.presentation import figures
 from threefactors.presentation.prose import by_id, glue, in_words
 
 tables = {where: result.table() for where, result in results.items()}
-paths = {arm: result.series().query("at_clock > 0") for arm, result in flow.items()}
+paths = {arm: result.series().query("at_clock > 0") for arm, result in through.items()}
 for arm, path in paths.items():
     steps = descent["lr"] * path.epoch.map(descent["lr_schedule"])
     glue(**{f"width-control-{arm.replace(' ', '-')}": (steps * path.sharpness).max()})
@@ -169,10 +209,11 @@ for arm, path in paths.items():
 
 def controls(arm, measure):
     """Noise-free descent under each protocol: at the clock of each ratio, at the common clock, at the common loss."""
-    by_clock = paths[arm].assign(ratio=paths[arm].at_clock / (epochs * N))
-    there = paths[arm][paths[arm].at_clock >= clock * (1 - 1e-9)].groupby("seed").head(1)
-    lines = {"equal clock": there, "equal loss": to_loss[arm].table()}
-    bands = {name: level_line(table, measure, [ratios[0], ratios[-1]]) for name, table in lines.items()}
+    by_clock = paths[arm].assign(ratio=paths[arm].at_clock / (size.epochs * N))
+    there = paths[arm][paths[arm].at_clock >= size.clock * (1 - 1e-9)].groupby("seed").head(1)
+    ratios = [lr / batch for lr, batch in cells]
+    lines = {"equal clock": there, "equal loss": stopped[arm].table()}
+    bands = {name: level_line(table, measure, [min(ratios), max(ratios)]) for name, table in lines.items()}
     return {"equal epochs": summarize(by_clock, measure, by=["ratio"]), **bands}
 
 
@@ -186,12 +227,12 @@ def panels(arm, measure, log=True):
 # no noise. Where both fall together, it is the clock that flattens; where the points leave the line, the noise does
 # something of its own. The other two panels take the clock, and then the loss, away.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, one for each protocol, of the largest Hessian eigenvalue against learning rate over batch size, both logarithmic, with the noise-free control as a dashed line."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, one for each protocol, of the largest Hessian eigenvalue against learning rate over batch size, both logarithmic, with the noise-free control as a dashed line.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("plain", "sharpness"), measure="sharpness", control=controls("plain", "sharpness")
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-bn", "caption": "The same with batch normalization, in ghost batches of one size for all runs. What to see: the raw curvature of a normalized network depends on the length of its weights, which grows with time and noise; compare with the scale-invariant measure below."}, "image": {"alt": "Three panels as in the figure before, for networks with batch normalization."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-bn", "caption": "The same with batch normalization, in ghost batches of one size for all runs. What to see: the raw curvature of a normalized network depends on the length of its weights, which grows with time and noise; compare with the scale-invariant measure below."}, "image": {"alt": "Three panels as in the figure before, for networks with batch normalization.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "sharpness"), measure="sharpness",
     control=controls("batch norm", "sharpness"),
@@ -202,7 +243,7 @@ figures.side_by_side(
 # curvature {cite}`dinh2017`. The adaptive sharpness $\lambda_{\max}(|\theta| H |\theta|)$ measures the curvature in
 # relative changes of each weight and does not see such a rescaling {cite}`kwon2021`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels of adaptive sharpness against learning rate over batch size for networks with batch normalization."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels of adaptive sharpness against learning rate over batch size for networks with batch normalization.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "adaptive_sharpness"), measure="adaptive_sharpness",
     control=controls("batch norm", "adaptive_sharpness"),
@@ -220,7 +261,7 @@ figures.side_by_side(
 # A curvature that rises along with the loss is no evidence that noise narrows minima, just as one that falls with it,
 # at equal epochs, is none that noise widens them. Only the third protocol compares like with like.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-loss", "caption": "Training loss at the end against the noise scale, with batch normalization. What to see: at equal epochs the loss falls over orders of magnitude; at equal clock it rises where the noise is large; at equal loss it is what it should be."}, "image": {"alt": "Three panels of training loss against learning rate over batch size for networks with batch normalization."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-loss", "caption": "Training loss at the end against the noise scale, with batch normalization. What to see: at equal epochs the loss falls over orders of magnitude; at equal clock it rises where the noise is large; at equal loss it is what it should be."}, "image": {"alt": "Three panels of training loss against learning rate over batch size for networks with batch normalization.", "classes": "dark-light"}}
 figures.side_by_side(figures.against_ratio, panels("batch norm", "train_loss"), measure="train_loss")
 
 # %% tags=["remove-cell"]
@@ -230,10 +271,10 @@ for arm, key in {"plain": "width-loss-plain", "batch norm": "width-loss-bn"}.ite
 # %% [markdown]
 # The same numbers as a map. Where only the ratio counts, the cells along each thin diagonal have one color.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: at equal epochs the color changes across the diagonals only; under the other protocols far less is left to change."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: at equal epochs the color changes across the diagonals only; under the other protocols far less is left to change."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size.", "classes": "dark-light"}}
 maps = panels("plain", "sharpness")
 span = (min(m.value.min() for m in maps.values()), max(m.value.max() for m in maps.values()))
-figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, width=4.2)
+figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, width=3.3)
 
 # %% [markdown]
 # ## Is it the ratio?
@@ -242,7 +283,7 @@ figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, 
 # alone has $b = 0$: a network at the edge of stability, $\lambda_{\max} \approx 2/\eta$, would be an example, and it
 # needs no noise either. So the two exponents are fitted apart.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures (color) of the plain network under three protocols (marker), with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength), and how far from the diagonal."}, "image": {"alt": "Exponent of the learning rate against minus the exponent of the batch size for five measures and three protocols, with a wedge around the diagonal."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures (color) of the plain network under three protocols (marker), with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength), and how far from the diagonal."}, "image": {"alt": "Exponent of the learning rate against minus the exponent of the batch size for five measures and three protocols, with a wedge around the diagonal.", "classes": "dark-light"}}
 measures = ["sharpness", "trace", "frobenius", "normalized_sharpness", "adaptive_sharpness"]
 fitted = exponents({name: tables[name, "plain"] for name in protocols}, measures)
 figures.alone(figures.exponent_plane(fitted, margin=claims.C3b.rule.margin))
@@ -252,14 +293,14 @@ figures.alone(figures.exponent_plane(fitted, margin=claims.C3b.rule.margin))
 # variables, fitted to all cells but one. At equal epochs the clock is the ratio, by equation {eq}`eq-clock`, and no
 # regression can tell them apart. That is the paper's experiment in one sentence.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-heldout", "caption": "Share of the variance of the logarithm of the largest eigenvalue that each description predicts in cells left out of the fit, plain network; lines are 95 % intervals over seeds. What to see: which description loses nothing against the richest one."}, "image": {"alt": "Three bar charts of held-out R squared for six models, one chart for each protocol."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-heldout", "caption": "Share of the variance of the logarithm of the largest eigenvalue that each description predicts in cells left out of the fit, plain network; lines are 95 % intervals over seeds. What to see: which description loses nothing against the richest one."}, "image": {"alt": "Three bar charts of held-out R squared for six models, one chart for each protocol.", "classes": "dark-light"}}
 compared = {
     name: held_out_comparison(
         tables[name, "plain"], "sharpness", degree=2 if scale != "smoke" else 1, generator=numpy_generator(0, "held out")
     )
     for name in protocols
 }
-figures.side_by_side(figures.held_out, compared, width=3.9)
+figures.side_by_side(figures.held_out, compared)
 
 # %% [markdown]
 # ## More than the largest eigenvalue
@@ -267,15 +308,15 @@ figures.side_by_side(figures.held_out, compared, width=3.9)
 # The spectrum as a whole, for the smallest, the middle and the largest ratio of the grid, all at equal training loss.
 
 # %%
-corners = [(lrs[0], batch_sizes[-1]), (lrs[len(lrs) // 2], batch_sizes[len(batch_sizes) // 2]), (lrs[-1], batch_sizes[0])]
+middle = len(size.lr) // 2
+chosen = zip(size.lr[::middle], size.batch_size[::-middle])
+same = dict(seed=range(size.seeds), until=protocols["equal loss"])
 spectra = [
-    run(Sweep.grid(arms["plain"], lr=lr, batch_size=size, seed=range(seeds), until=protocols["equal loss"]), [Spectrum(probes=2)])
-    for lr, size in corners
+    run(Sweep.grid(arms["plain"], lr=lr, batch_size=batch, **same), [Spectrum(probes=2)])
+    for lr, batch in chosen
 ]
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-spectra", "caption": "Density of the positive Hessian eigenvalues at equal training loss, by stochastic Lanczos quadrature, for three noise scales; bands are 95 % intervals over seeds. Most of the eigenvalues are smaller than the axis shows. What to see: whether a larger ratio moves the whole upper part of the spectrum or its edge alone."}, "image": {"alt": "Spectral density of the Hessian against eigenvalue, both logarithmic, three curves."}}
-import pandas as pd
-
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-spectra", "caption": "Density of the positive Hessian eigenvalues at equal training loss, by stochastic Lanczos quadrature, for three noise scales; bands are 95 % intervals over seeds. Most of the eigenvalues are smaller than the axis shows. What to see: whether a larger ratio moves the whole upper part of the spectrum or its edge alone."}, "image": {"alt": "Spectral density of the Hessian against eigenvalue, both logarithmic, three curves.", "classes": "dark-light"}}
 stacked = pd.concat([result.table() for result in spectra])
 stacked["group"] = [f"$\\eta/S$ = {ratio:.2g}" for ratio in stacked.ratio]
 top = max(nodes.max() for nodes in stacked.spectrum_nodes)
@@ -284,12 +325,12 @@ figures.alone(figures.spectra(spectral_summary(stacked, "group", span=(top / 2e3
 # %% [markdown]
 # ## Does it generalize?
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy", "caption": "Validation accuracy against the noise scale, plain network, mean over seeds with 95 % interval. What to see: the digits are easy, and all differences are fractions of a point to a few points; the trend is judged over the whole grid."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy", "caption": "Validation accuracy against the noise scale, plain network, mean over seeds with 95 % interval. What to see: the digits are easy, and all differences are fractions of a point to a few points; the trend is judged over the whole grid."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("plain", "validation_accuracy", log=False), measure="validation_accuracy"
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy-bn", "caption": "The same with batch normalization."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size, with batch normalization."}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy-bn", "caption": "The same with batch normalization."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size, with batch normalization.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "validation_accuracy", log=False), measure="validation_accuracy"
 )
@@ -298,7 +339,8 @@ figures.side_by_side(
 # ## Verdicts
 
 # %%
-family = [c.at(protocol, arm) for c in (claims.C3a, claims.C3b, claims.C3c, claims.C4) for protocol, arm in results]
+judged = (claims.C3a, claims.C3b, claims.C3c, claims.C4)
+family = [claim.at(protocol, arm) for claim in judged for protocol, arm in results]
 verdicts = judge_family(family, results)
 verdicts
 
@@ -314,7 +356,7 @@ slopes = loglog_slopes(tables["equal loss", "plain"], "sharpness")
 glue(**{"width-a": slopes.lr.interval(), "width-b": slopes.batch_size.interval()})
 glue(**{"width-lost": sum((t.diverged | ~t.finished).sum() for t in tables.values()), "width-runs": sum(map(len, tables.values()))})
 path = paths["plain"].assign(lr=paths["plain"].at_clock, batch_size=1)
-glue(**{"width-slope-control": slope_on_ratio(path[path.at_clock >= clock], "sharpness").interval()})
+glue(**{"width-slope-control": slope_on_ratio(path[path.at_clock >= size.clock], "sharpness").interval()})
 
 # %% [markdown]
 # In words, from the table above and not typed:

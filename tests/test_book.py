@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 
 import nbformat
@@ -123,3 +125,14 @@ def test_numbers_in_the_text_come_from_glue(root):
         prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
         prose = re.sub(r"\$[^$]*\$|\{[a-z:]+\}`[^`]*`|`[^`]*`|```.*?```", "", prose, flags=re.S)
         assert not re.search(r"\d\.\d{2,}", prose), chapter.name
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/intro.md"])
+def test_the_lines_for_a_script_run_as_they_stand(page, tmp_path):
+    """In a folder of its own, by an interpreter that knows nothing else."""
+    (lines,) = re.findall(r"```python\n(from threefactors .*?)```", (REPOSITORY / page).read_text(), flags=re.DOTALL)
+    assert len(lines.splitlines()) <= 10
+    done = subprocess.run([sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "sharpness" in done.stdout
+    assert len(list((tmp_path / "results").glob("??/*.json"))) == 16

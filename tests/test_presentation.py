@@ -136,6 +136,13 @@ def test_spectra_and_timings_draw_every_curve():
     assert [line.get_ydata().tolist() for line in figures.timings(times).lines] == [[9, 5], [3, 1]]
 
 
+def test_laws_are_drawn_as_given():
+    curves = pd.DataFrame({"label": ["a", "a", "b", "b"], "x": [1, 2, 1, 2], "y": [4.0, 3.0, 2.0, 1.0]})
+    ax = figures.laws(curves, xlabel="time (s)", ylabel="y")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[4, 3], [2, 1]]
+    assert ax.get_xlabel() == "time (s)"
+
+
 def verdict(kind, protocol, arm=""):
     return Verdict("C1", "s", "src", protocol, arm, kind, "why", 8, 10)
 

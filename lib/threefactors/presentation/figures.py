@@ -20,6 +20,13 @@ from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
 plt.style.use(str(files("threefactors.presentation") / "threefactors.mplstyle"))
 
+try:  # in a notebook figures are drawn as vectors; nowhere else does it matter
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats("svg")
+except (ImportError, AttributeError):  # no IPython, or not at work
+    pass
+
 GRAY = "#7d7d7d"
 # Distinguishable without color vision, and of middling lightness so that they show on white and on black.
 COLORS = ("#3b8bd0", "#d9822b", "#2a9d6f", "#c05a9d", "#8f7f2a")
@@ -36,13 +43,13 @@ LABELS = {
 RATIO = "noise scale  $\\eta/S$"
 
 
-def side_by_side(draw: Callable[..., Axes], tables: Mapping[str, Any], *, width: float = 3.3, **more: Any) -> Figure:
+def side_by_side(draw: Callable[..., Axes], tables: Mapping[str, Any], *, width: float = 2.75, **more: Any) -> Figure:
     """One panel for each table, with its name as title; the panels share their axes and one legend below them.
 
     Where a keyword's value is a mapping with the tables' names, each panel gets its own.
     """
     figure, axes = plt.subplots(
-        1, len(tables), figsize=(width * len(tables), 3.8), sharex=True, sharey=True, squeeze=False
+        1, len(tables), figsize=(width * len(tables), 3.5), sharex=True, sharey=True, squeeze=False
     )
     for i, (ax, (name, table)) in enumerate(zip(axes[0], tables.items(), strict=True)):
         own = {k: v[name] if isinstance(v, Mapping) and set(tables) <= set(v) else v for k, v in more.items()}
@@ -167,6 +174,16 @@ def spectra(densities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
         ylabel="share of eigenvalues per unit of ln $\\lambda$",
     )
     ax.set_ylim(bottom=densities["value"].max() * 1e-4)
+    ax.legend()
+    return ax
+
+
+def laws(curves: pd.DataFrame, *, xlabel: str, ylabel: str, ax: Axes | None = None) -> Axes:
+    """Predicted curves ``x``, ``y`` by ``label``, on logarithmic axes."""
+    ax = ax or plt.figure(figsize=(5.2, 3.4)).add_subplot()
+    for (label, curve), color in zip(curves.groupby("label", sort=False), COLORS, strict=False):
+        ax.plot(curve["x"], curve["y"], color=color, label=label)
+    ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
     ax.legend()
     return ax
 

@@ -7,6 +7,7 @@ outputs of their own media type, and here they are gathered.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -185,7 +186,11 @@ def _interval(bounds: list[float | None] | None) -> str:
     return "" if bounds is None else "[" + ", ".join(_number(b) or "∞" for b in bounds) + "]"
 
 
-def _natural(identifier: str) -> tuple[str, int]:
-    """C2 before C10."""
-    letters = identifier.rstrip("0123456789")
-    return letters, int(identifier[len(letters) :] or 0)
+def _natural(identifier: str) -> tuple[str, int, str]:
+    """C2 before C10, C3a before C3b before C4.
+
+    >>> sorted(["C10", "C4", "C3b", "C3a", "P1"], key=_natural)
+    ['C3a', 'C3b', 'C4', 'C10', 'P1']
+    """
+    letters, number, rest = re.fullmatch(r"(\D*)(\d*)(.*)", identifier, re.DOTALL).groups()  # type: ignore[union-attr]
+    return letters, int(number or 0), rest
