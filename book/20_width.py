@@ -67,7 +67,7 @@
 # network that has fitted its training set does the same: its margins go on growing, and its Hessian shrinks with its
 # loss.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-clock", "caption": "What time alone does: loss and curvature of one logistic margin under gradient flow, in closed form. What to see: after the first unit of time both fall along a line of slope −1."}, "image": {"alt": "Loss and curvature against the clock, both logarithmic, falling in parallel with slope minus one.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-clock", "caption": "What time alone does: loss and curvature of one logistic margin under gradient flow, in closed form. What to see: for T well above 1 both fall along one line of slope −1."}, "image": {"alt": "Loss and curvature against the clock, both logarithmic, falling in parallel with slope minus one.", "classes": "dark-light"}}
 import numpy as np
 import pandas as pd
 
@@ -271,7 +271,7 @@ for arm, key in {"plain": "width-loss-plain", "batch norm": "width-loss-bn"}.ite
 # %% [markdown]
 # The same numbers as a map. Where only the ratio counts, the cells along each thin diagonal have one color.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: at equal epochs the color changes across the diagonals only; under the other protocols far less is left to change."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: whether the color changes along a diagonal, which the ratio does not explain, and how much change the other protocols leave."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size.", "classes": "dark-light"}}
 maps = panels("plain", "sharpness")
 span = (min(m.value.min() for m in maps.values()), max(m.value.max() for m in maps.values()))
 figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, width=3.3)

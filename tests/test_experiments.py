@@ -313,6 +313,24 @@ def test_any_executor_serves(serial, tmp_path):
         same(run(sweep(), PROBES, store=tmp_path, executor=executor, progress=False), serial)
 
 
+@dataclass(frozen=True)
+class Poison:
+    """A probe that kills one batch size."""
+
+    at: str = "end"
+
+    def measure(self, trainer, runs):
+        if trainer.runs[0].sgd.batch_size == 32:
+            raise ArithmeticError("poisoned")
+        return {}
+
+
+def test_a_poisoned_stack_leaves_the_others_whole(tmp_path):
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="1 of 2 stacks failed.*poisoned"):
+        run(sweep(batch_size=[32, 16]), [Loss(), Poison()], store=tmp_path, executor=executor, progress=False)
+    assert len(Store(tmp_path)) == 6
+
+
 def test_clock_runs_have_their_clock(tmp_path):
     table = run(sweep(until=Clock(1.5)), [Loss()], store=tmp_path, progress=False).table()
     np.testing.assert_allclose(table.clock, 1.5, rtol=1e-9)

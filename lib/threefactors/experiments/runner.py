@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -129,13 +129,27 @@ def run(
         else:
             with nullcontext(executor) if executor is not None else _pool(where.jobs) as pool:
                 assert pool is not None
-                futures = {pool.submit(work, stack, names): len(stack) for stack, names in tasks}
-                for future in as_completed(futures):
-                    future.result()
-                    report(futures[future])
+                _carry_out(pool, work, tasks, report)
         records.update({one: place.get(keys[one]) for one in missing})
     report.close()
     return Result(sweep.runs, tuple(_present(records[one], place) for one in sweep))
+
+
+def _carry_out(
+    pool: Executor, work: Callable[..., None], tasks: Sequence[tuple[Stack, dict[Run, str]]], report: _Progress
+) -> None:
+    """Every stack as a task of its own. One that fails does not keep the others from finishing and being stored."""
+    futures = {pool.submit(work, stack, names): stack for stack, names in tasks}
+    errors = []
+    for future in as_completed(futures):
+        error = future.exception()
+        if error is None:
+            report(len(futures[future]))
+        else:
+            errors.append(error)
+    if errors:
+        count = f"{len(errors)} of {len(futures)} stacks failed, the first with {errors[0]!r}"
+        raise RuntimeError(f"{count}; the others are in the store, run again for the rest") from errors[0]
 
 
 def _present(record: dict[str, Any] | None, place: Store) -> dict[str, Any]:
@@ -224,7 +238,9 @@ def _train_stack(
                 "finished": trainer.finished[i],
                 "diverged": trainer.diverged_at[i] >= 0,
                 "diverged_at": trainer.diverged_at[i],
-                "provenance": provenance(device, seconds=(time.perf_counter() - started) / len(stack)),
+                "provenance": provenance(
+                    device, engine=type(trainer.engine).__name__, seconds=(time.perf_counter() - started) / len(stack)
+                ),
             }
             place.put(names[one], record)
             each(1)
