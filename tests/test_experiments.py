@@ -326,7 +326,7 @@ class Poison:
 
 
 def test_a_poisoned_stack_leaves_the_others_whole(tmp_path):
-    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match="1 of 2 stacks failed.*poisoned"):
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match=r"1 of 2 stacks failed.*poisoned"):
         run(sweep(batch_size=[32, 16]), [Loss(), Poison()], store=tmp_path, executor=executor, progress=False)
     assert len(Store(tmp_path)) == 6
 

@@ -29,7 +29,7 @@ def by_autograd(losses, theta, x, y, v):
 @pytest.mark.parametrize("way", WAYS)
 def test_products_agree_with_autograd(point, way):
     if way == "kernel":
-        assert kernel.available(torch.float64) == point[0].small(point[1])
+        assert kernel.available(torch.float64) == point[0].in_c(point[1])
     losses, theta, x, y, directions = point
     product = WAYS[way](losses, theta, x, y)
     for v in directions:  # several products from one linearization

@@ -25,6 +25,9 @@ from threefactors.measurement import (
 )
 from threefactors.training import Trainer
 
+BUDGET = 1 << 30  # bytes that the linearizations of one chunk of runs may take
+LINEARIZATION = 10  # numbers kept for each example and unit: activations, deltas, and their derivatives along v
+
 
 @dataclass(frozen=True)
 class Every:
@@ -107,11 +110,13 @@ def _hessian(trainer: Trainer, runs: Sequence[int], examples: int | None) -> Sta
     chosen = list(runs)
     x = trainer.data.x_train[:examples]
     y = trainer.labels[chosen, :examples]
+    theta, model = trainer.theta[chosen], trainer.losses.model
     # The C kernel spreads runs over threads. Batched products, on a CPU, round by where a run lies in its batch:
     # there one run at a time, so that no result depends on the company.
-    on_cpu = trainer.theta.device.type == "cpu"
-    chunk = 16 if trainer.losses.small(trainer.theta) else 1 if on_cpu else 64
-    return hessian(trainer.losses, trainer.theta[chosen], x.expand(len(chosen), *x.shape), y, chunk=chunk)
+    most = 16 if trainer.losses.in_c(theta) else 1 if theta.device.type == "cpu" else 64
+    each = LINEARIZATION * len(x) * sum(model.widths(trainer.data.inputs, trainer.data.classes)) * theta.element_size()
+    chunk = max(1, min(most, BUDGET // each))
+    return hessian(trainer.losses, theta, x.expand(len(chosen), *x.shape), y, chunk=chunk)
 
 
 def _generators(trainer: Trainer, runs: Sequence[int], stream: str) -> list[torch.Generator]:

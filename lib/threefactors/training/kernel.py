@@ -29,7 +29,7 @@ from threefactors.training.engines import Plan
 _SOURCES = [Path(__file__).with_name(name) for name in ("kernel.c", "hessian.c", "mlp.h")]
 _REAL = {torch.float32: ("float", "int32_t"), torch.float64: ("double", "int64_t")}
 _LOSS = {"cross-entropy": 0, "squared": 1}
-_MAX_DEPTH = 64
+MAX_DEPTH = 64  # weight matrices, as in mlp.h
 
 
 class _Net(ctypes.Structure):
@@ -37,7 +37,7 @@ class _Net(ctypes.Structure):
         ("depth", ctypes.c_int32),
         ("group", ctypes.c_int32),
         ("loss", ctypes.c_int32),
-        ("width", ctypes.c_int32 * (_MAX_DEPTH + 1)),
+        ("width", ctypes.c_int32 * (MAX_DEPTH + 1)),
     )
 
 
@@ -102,7 +102,7 @@ def _pointer(t: Tensor) -> ctypes.c_void_p:
 
 
 def _net(widths: tuple[int, ...], group: int | None, loss: str) -> _Net:
-    return _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (_MAX_DEPTH + 1))(*widths))
+    return _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (MAX_DEPTH + 1))(*widths))
 
 
 def _pad(x: Tensor) -> Tensor:

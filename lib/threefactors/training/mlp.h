@@ -64,13 +64,28 @@ TILE(6, 1) TILE(4, 1) TILE(2, 1) TILE(1, 1)
     }
 ROWS(4) ROWS(2) ROWS(1)
 
-static inline __attribute__((always_inline)) void product(int m, int n, int k, const REAL *a, long row, long col,
+#define BLOCK 256 /* of k: 256 rows of four vectors of B stay in the cache while every tile of A passes */
+
+/* One block of k. `keep` is a constant where it is called, which spares the commonest case a load and a branch. */
+static inline __attribute__((always_inline)) void block(int m, int n, int k_end, const REAL *a, long row, long col,
         const REAL *b, long ldb, REAL *c, long ldc, REAL keep, REAL scale) {
     int j = 0;
     if (REGISTERS >= 32)
-        for (; j + 4 * LANES <= n; j += 4 * LANES) rows_4(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
-    for (; j + 2 * LANES <= n; j += 2 * LANES) rows_2(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
-    for (; j < n; j += LANES) rows_1(m, k, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
+        for (; j + 4 * LANES <= n; j += 4 * LANES) rows_4(m, k_end, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
+    for (; j + 2 * LANES <= n; j += 2 * LANES) rows_2(m, k_end, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
+    for (; j < n; j += LANES) rows_1(m, k_end, a, row, col, b + j, ldb, c + j, ldc, keep, scale);
+}
+
+static void add_block(int m, int n, int k_end, const REAL *a, long row, long col, const REAL *b, long ldb, REAL *c,
+        long ldc, REAL scale) {
+    block(m, n, k_end, a, row, col, b, ldb, c, ldc, 1, scale);
+}
+
+static inline __attribute__((always_inline)) void product(int m, int n, int k_end, const REAL *a, long row, long col,
+        const REAL *b, long ldb, REAL *c, long ldc, REAL keep, REAL scale) {
+    block(m, n, k_end < BLOCK ? k_end : BLOCK, a, row, col, b, ldb, c, ldc, keep, scale);
+    for (int k = BLOCK; k < k_end; k += BLOCK)
+        add_block(m, n, k_end - k < BLOCK ? k_end - k : BLOCK, a + k * col, row, col, b + k * ldb, ldb, c, ldc, scale);
 }
 
 typedef REAL_BITS bits __attribute__((vector_size(LANES * sizeof(REAL))));
@@ -130,7 +145,7 @@ static REAL *take(REAL **at, long n) {
 
 /* Lays a model for batches of `rows` out in `work`; returns the first free place behind it. */
 static REAL *lay_out(Model *model, const Net *net, long rows, REAL *work) {
-    long widest = 0, largest = 0;
+    long widest = 0, largest = 0, groups = net->group > 0 && net->group < rows ? rows / net->group : 1;
     model->depth = net->depth, model->group = net->group, model->loss = net->loss;
     model->outputs = net->width[net->depth];
     for (int l = 0; l < net->depth; l++) {
@@ -142,7 +157,7 @@ static REAL *lay_out(Model *model, const Net *net, long rows, REAL *work) {
         at->v_weight = take(&work, size), at->v_shift = take(&work, at->out), at->v_gain = take(&work, at->out);
         at->hidden = take(&work, rows * at->out);
         at->normed = at->norm ? take(&work, rows * at->out) : 0;
-        at->inverse = at->norm ? take(&work, rows * at->out) : 0;
+        at->inverse = at->norm ? take(&work, groups * at->out) : 0;
         if (at->out > widest) widest = at->out;
         if (size > largest) largest = size;
     }

@@ -61,7 +61,7 @@ class Trainer:
         self.finished = [False] * count
         self._order = [generator(run.seed, "order") for run in self.runs]
         self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
-        self._engine_name = engine or ("kernel" if self.losses.small(self.theta) else "by hand")
+        self._engine_name = engine or ("kernel" if self.losses.in_c(self.theta) else "by hand")
 
     @cached_property
     def engine(self) -> Engine:
