@@ -1,5 +1,6 @@
 """The command: what a newcomer mistypes or lacks is named before any work, and the exit status tells."""
 
+import contextlib
 import errno
 import json
 import os
@@ -131,6 +132,16 @@ def test_contradicting_notebooks_give_a_failing_status(root, capsys):
     for name in ("10_a", "20_b"):
         nbformat.write(notebook([shown(verdict())]), root / "book" / f"{name}.ipynb")
     assert "two verdicts have id=C3" in fails(capsys, "claims", "--root", root)
+
+
+def test_jobs_are_the_cores_unless_said_otherwise(root, monkeypatch):
+    seen = []
+    monkeypatch.setattr("threefactors.publishing.build.build", lambda *_, settings, **__: seen.append(settings.jobs))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 5, 6, 7}, raising=False)
+    for options in ([], ["--jobs", "0"], ["--jobs", "7"]):
+        with contextlib.suppress(AttributeError):  # there is no report to print
+            main(["book", "--root", str(root), *options])
+    assert seen == [4, 0, 7]
 
 
 def test_doctor_is_well_and_names_what_it_found(root, tmp_path, capsys):

@@ -314,6 +314,28 @@ def test_any_executor_serves(serial, tmp_path):
 
 
 @dataclass(frozen=True)
+class Killer:
+    """A probe that ends its process, as running out of memory would, unless a file says not to."""
+
+    spared: str
+    at: str = "end"
+
+    def measure(self, trainer, runs):
+        if not os.path.exists(self.spared):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+
+def test_a_killed_worker_is_replaced_in_the_next_sweep(tmp_path, monkeypatch):
+    monkeypatch.setenv("THREEFACTORS_JOBS", "1")
+    probes = [Loss(), Killer(str(tmp_path / "spared"))]
+    with pytest.raises(RuntimeError, match="stacks failed, the first with BrokenProcessPool"):
+        run(sweep(), probes, store=tmp_path, progress=False)
+    (tmp_path / "spared").touch()
+    assert len(run(sweep(), probes, store=tmp_path, progress=False)) == 12
+
+
+@dataclass(frozen=True)
 class Poison:
     """A probe that kills one batch size."""
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import nullcontext
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,9 @@ from threefactors.experiments.provenance import provenance
 from threefactors.experiments.store import Store, key
 from threefactors.settings import Settings
 from threefactors.training import Run, Stack, Sweep, Trainer, load
+from threefactors.training.runs import STACK_LIMIT
+
+SHARES = 6  # stacks for each worker process: enough that none waits long for the last one to finish
 
 
 @dataclass(frozen=True)
@@ -120,17 +122,15 @@ def run(
     missing = tuple(one for one, record in records.items() if record is None)
     work = partial(_train_stack, probes=tuple(probes), store=str(place.folder), device=chosen, root=root)
     report = _Progress(len(missing), where.progress, progress)
-    if missing:
-        stacks = Sweep(missing).stacks()
+    if missing and executor is None and where.jobs == 0:
+        for stack in Sweep(missing).stacks():
+            work(stack, {one: keys[one] for one in stack.runs}, each=report)
+    elif missing:
+        limit = STACK_LIMIT if executor is not None else -(-len(missing) // (SHARES * where.jobs))
+        stacks = Sweep(missing).stacks(min(limit, STACK_LIMIT))
         tasks = [(stack, {one: keys[one] for one in stack.runs}) for stack in stacks]
-        if executor is None and where.jobs == 0:
-            for stack, names in tasks:
-                work(stack, names, each=report)
-        else:
-            with nullcontext(executor) if executor is not None else _pool(where.jobs) as pool:
-                assert pool is not None
-                _carry_out(pool, work, tasks, report)
-        records.update({one: place.get(keys[one]) for one in missing})
+        _carry_out(executor or _workers(where.jobs), work, tasks, report)
+    records.update({one: place.get(keys[one]) for one in missing})
     report.close()
     return Result(sweep.runs, tuple(_present(records[one], place) for one in sweep))
 
@@ -148,6 +148,8 @@ def _carry_out(
         else:
             errors.append(error)
     if errors:
+        if any(isinstance(error, BrokenExecutor) for error in errors):
+            _workers.cache_clear()  # a worker died, and took its pool with it
         count = f"{len(errors)} of {len(futures)} stacks failed, the first with {errors[0]!r}"
         raise RuntimeError(f"{count}; the others are in the store, run again for the rest") from errors[0]
 
@@ -163,8 +165,9 @@ def _check_device(device: str) -> None:
         raise RuntimeError(f"device={device!r}, but this machine has no usable GPU; use device='cpu'")
 
 
-def _pool(jobs: int) -> ProcessPoolExecutor:
-    """One thread in each process: two that share a core only get in each other's way."""
+@cache
+def _workers(jobs: int) -> ProcessPoolExecutor:
+    """Kept from one sweep to the next. One thread in each: two that share a core only get in each other's way."""
     return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
 
 
