@@ -54,6 +54,31 @@ def test_kernel_is_compiled_here():
     assert kernel.available(torch.float32) == kernel.available(torch.float64) == (kernel.compiler() is not None)
 
 
+@pytest.mark.parametrize("trouble", [{"CC": "false"}, {"THREEFACTORS_KERNEL": "0"}, {"CC": "a-compiler-nobody-has"}])
+def test_without_a_working_compiler_training_goes_on_in_pytorch(digits, monkeypatch, tmp_path, trouble):
+    expected = train(one_stack(model=MLP((8,))), digits, dtype=torch.float64).theta
+    for name, value in {"XDG_CACHE_HOME": str(tmp_path), **trouble}.items():
+        monkeypatch.setenv(name, value)
+    kernel._library.cache_clear()
+    try:
+        assert not kernel.available(torch.float64)
+        trainer = train(one_stack(model=MLP((8,))), digits, dtype=torch.float64)
+    finally:
+        kernel._library.cache_clear()
+    assert type(trainer.engine).__name__ == "Stacked"
+    torch.testing.assert_close(trainer.theta, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_a_cache_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    kernel._library.cache_clear()
+    try:
+        assert kernel.available(torch.float64) == (kernel.compiler() is not None)
+    finally:
+        kernel._library.cache_clear()
+
+
 def engines():
     return [e for e in ENGINES if e != "kernel" or kernel.available(torch.float64)]
 

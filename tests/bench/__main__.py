@@ -14,6 +14,7 @@ from . import curvature, training
 from .report import Section, write
 from .timing import CORES
 
+BUSY = 0.5  # load average above which the numbers are not to be trusted
 BENCHES = {"training": training.sections, "curvature": curvature.sections}
 
 
@@ -29,9 +30,11 @@ def main(arguments: list[str] | None = None) -> None:
     rounds = options.rounds or (1 if options.quick else 5)
     cores = 1 if options.quick else CORES
     start = time.perf_counter()
-    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     vectors = torch.backends.cpu.get_cpu_capability()
-    print(f"{platform.machine()} ({vectors}), {cores} of {os.cpu_count()} cores, {load}")
+    print(f"{platform.machine()} ({vectors}), {cores} of {os.cpu_count()} cores, load {load:.1f}")
+    if load > BUSY:  # threads that wait for each other at every product suffer most, by a factor of ten and more
+        print("other programs keep the cores busy: repeat this when the machine is quiet")
     print(f"PyTorch {torch.__version__}; medians of {rounds} interleaved rounds\n")
     done: list[Section] = []
     for name, sections in BENCHES.items():

@@ -45,9 +45,9 @@ def interleave(variants: Sequence[Variant], rounds: int) -> dict[str, float]:
                 variant.work.reset()
                 start = time.perf_counter()
                 variant.work.run()
-                taken_now = time.perf_counter() - start
+                elapsed = time.perf_counter() - start
                 if turn:  # the first round warms up
-                    times.append(taken_now / variant.units * 1e6)
+                    times.append(elapsed / variant.units * 1e6)
     finally:
         torch.set_num_threads(before)
         _tell("")

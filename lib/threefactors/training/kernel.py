@@ -57,6 +57,15 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "threefactors"
 
 
+def _can_write(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
 @cache
 def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     command = compiler()
@@ -71,15 +80,12 @@ def _library(dtype: torch.dtype) -> ctypes.CDLL | None:
     macros = subprocess.run([command, flags[-1], "-dM", "-E", "-x", "c", os.devnull], capture_output=True)
     identity = b"\0".join([*(path.read_bytes() for path in _SOURCES), macros.stdout, *map(str.encode, flags)])
     name = f"kernel-{hashlib.sha256(identity).hexdigest()[:16]}.so"
-    folder = cache_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        folder = Path(tempfile.mkdtemp(prefix="threefactors-"))
-    path = folder / name
+    path = cache_folder() / name
+    if not path.exists() and not _can_write(path.parent):
+        path = Path(tempfile.mkdtemp(prefix="threefactors-")) / name
     if not path.exists():
         # Compiled aside and moved into place, so that two processes at once never load half a file.
-        with tempfile.TemporaryDirectory(dir=folder) as aside:
+        with tempfile.TemporaryDirectory(dir=path.parent) as aside:
             made = Path(aside) / name
             sources = [str(path) for path in _SOURCES if path.suffix == ".c"]
             built = subprocess.run([command, *flags, *sources, "-o", str(made), "-lm"], capture_output=True)
