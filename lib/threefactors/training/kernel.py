@@ -107,6 +107,12 @@ def _pointer(t: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(t.data_ptr())
 
 
+def _clear(t: Tensor) -> None:
+    """Zeros without ATen: its loops start a team of OpenMP threads for each thread of ours that calls them, and with
+    more threads than cores all teams sleep at their barriers, in later products of matrices, too."""
+    ctypes.memset(t.data_ptr(), 0, t.numel() * t.element_size())
+
+
 def _net(widths: tuple[int, ...], group: int | None, loss: str) -> _Net:
     return _Net(len(widths) - 1, group or 0, _LOSS[loss], (ctypes.c_int32 * (MAX_DEPTH + 1))(*widths))
 
@@ -193,7 +199,8 @@ class Kernel:
         size = self._library.workspace(ctypes.byref(self._net), ctypes.c_long(rows))
         kept = getattr(self._local, "work", None)
         if kept is None or self._local.rows != rows:
-            kept = self._local.work = torch.zeros(size, dtype=self.x.dtype)
+            kept = self._local.work = torch.empty(size, dtype=self.x.dtype)
+            _clear(kept)
             self._local.rows = rows
         return kept
 
@@ -221,7 +228,7 @@ class Kernel:
                 _pointer(work),
             )
             if made < steps:
-                work.zero_()  # a diverged run leaves infinities in the padding
+                _clear(work)  # a diverged run leaves infinities in the padding
             return made
 
         return _each(one, plans)

@@ -117,10 +117,28 @@ static inline REAL total(vec v) {
     return sum;
 }
 
+/* t = wᵀ. A square of LANES × LANES is transposed in registers: interleaving rows i and i + LANES/2, log₂ LANES times. */
 static void transpose(const REAL *w, REAL *t, int rows, int cols, int ldw, int ldt) {
+#ifdef __clang__
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < cols; j++) t[j * (long)ldt + i] = w[i * (long)ldw + j];
+#else
+    bits low, high;
+    for (int i = 0; i < LANES; i++) low[i] = i / 2 + i % 2 * LANES, high[i] = low[i] + LANES / 2;
     for (int i = 0; i < rows; i += LANES)
-        for (int j = 0; j < cols; j++)
-            for (int r = 0; r < LANES; r++) t[j * (long)ldt + i + r] = w[(i + r) * (long)ldw + j];
+        for (int j = 0; j < cols; j += LANES) {
+            vec from[LANES], to[LANES];
+            for (int r = 0; r < LANES; r++) from[r] = AT(w + (i + r) * (long)ldw + j);
+            for (int stage = 1; stage < LANES; stage *= 2) {
+                for (int r = 0; r < LANES / 2; r++) {
+                    to[2 * r] = __builtin_shuffle(from[r], from[r + LANES / 2], low);
+                    to[2 * r + 1] = __builtin_shuffle(from[r], from[r + LANES / 2], high);
+                }
+                for (int r = 0; r < LANES; r++) from[r] = to[r];
+            }
+            for (int r = 0; r < LANES; r++) AT(t + (j + r) * (long)ldt + i) = from[r];
+        }
+#endif
 }
 
 /* A layer's padded parameters, and room for one batch of its activations. */
