@@ -56,13 +56,15 @@ class Operator(Curvature):
         products: int = PRODUCTS,
         *,
         way: type[StackLosses] = StackLosses,
-        chunk: int = CHUNK,
+        chunk: int | None = None,
     ) -> None:
         super().__init__(problem, products)
         data, runs = problem.data, problem.runs
         losses = way(problem.model, "cross-entropy", data.inputs, data.classes)
         x, y = self.x.expand(runs, *self.x.shape), self.y.expand(runs, -1)
-        self.operator = hessian(losses, self.theta, x, y, chunk=chunk)
+        # The probes hand the C kernels 16 runs at once: threads of OpenMP keep spinning for milliseconds after any
+        # operation of PyTorch, and a longer call loses less to them.
+        self.operator = hessian(losses, self.theta, x, y, chunk=chunk or (16 if way is StackLosses else CHUNK))
 
     def run(self) -> None:
         for rows, part in self.operator.chunks():
