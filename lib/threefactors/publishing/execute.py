@@ -117,6 +117,7 @@ def _run(
     environment: dict[str, str],
     timeout: float | None,
     watch: Watch,
+    starts: int = 3,
 ) -> None:
     import papermill  # a second to import: not for `threefactors claims`
 
@@ -145,6 +146,9 @@ def _run(
         ) from error
     except (DeadKernelError, RuntimeError) as error:
         if watch.cell is None:
+            if starts > 1:  # kernels that start at once can be given the same port, and one of them dies of it
+                _run(chapter, notebook, aside, environment, timeout, watch, starts - 1)
+                return
             raise ChapterError(f"{chapter.name}: no kernel could be started ({error})") from error
         raise ChapterError(
             f"{where.format(watch.cell)}: its process died ({error}); killed, or out of memory?"
