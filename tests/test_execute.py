@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import nbformat
+import papermill
 import psutil
 import pytest
 from threefactors.publishing import chapters, execute, gate, watch
@@ -98,6 +99,27 @@ def test_only_summaries_depend_on_other_notebooks(executed, tmp_path):
     alone = execute.fingerprint(summary, values, settings, [])
     assert execute.fingerprint(summary, values, settings, [law]) != alone
     assert execute.fingerprint(law, values, settings, [law]) == execute.fingerprint(law, values, settings, [])
+
+
+@pytest.mark.parametrize(("deaths", "published"), [(2, True), (3, False)])
+def test_a_kernel_that_dies_before_its_first_cell_is_started_again(tmp_path, monkeypatch, deaths, published):
+    """Two that start at once can be given one port. Three deaths in a row are no coincidence."""
+    source = write_book(tmp_path, c10_law=chapter("1 + 1")) / "book" / "10_law.py"
+    starts, start = [], papermill.execute_notebook
+
+    def unlucky(*args, **options):
+        starts.append(1)
+        if len(starts) <= deaths:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return start(*args, **options)
+
+    monkeypatch.setattr(papermill, "execute_notebook", unlucky)
+    if published:
+        assert gate.check(run(source).path) == []
+    else:
+        with pytest.raises(ChapterError, match="no kernel could be started"):
+            run(source)
+    assert len(starts) == 3
 
 
 FAULTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
 import torch
@@ -26,7 +27,7 @@ LOOP, CURVLINOPS, FLOOR = "double backward, graph kept", "curvlinops loop", "flo
 LOOP_GOAL, CURVLINOPS_GOAL = 2.0, 7.0
 
 
-class Curvature:
+class Curvature(ABC):
     """R networks at their start, their training set, a vector v for each; ``image`` is the last H v."""
 
     def __init__(self, problem: Problem, products: int = PRODUCTS) -> None:
@@ -41,10 +42,11 @@ class Curvature:
     def units(self) -> int:
         return self.problem.runs * self.products
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Nothing to put back: a product changes no weights."""
 
-    def run(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def run(self) -> None: ...
 
 
 class Operator(Curvature):
@@ -110,8 +112,8 @@ class Modules(Curvature):
                 image = product(v)
             self.keep(i, image)
 
-    def product(self, network: nn.Module) -> Callable[[list[Tensor]], list[Tensor]]:
-        raise NotImplementedError
+    @abstractmethod
+    def product(self, network: nn.Module) -> Callable[[list[Tensor]], list[Tensor]]: ...
 
 
 class DoubleBackward(Modules):

@@ -45,38 +45,34 @@ class Step:
 
 
 @dataclass(frozen=True)
-class SquareCycle:
+class _Cycle:
+    period: float
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        _positive(self, period=self.period, low=self.low, high=self.high)
+
+
+@dataclass(frozen=True)
+class SquareCycle(_Cycle):
     """``low`` for the first half of each period, ``high`` for the second (a discrete cycle).
 
     >>> [SquareCycle(period=10, low=1, high=5)(epoch) for epoch in (0, 5, 10)]
     [1.0, 5.0, 1.0]
     """
 
-    period: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _positive(self, period=self.period, low=self.low, high=self.high)
-
     def __call__(self, epoch: float) -> float:
         return float(self.low if epoch % self.period < self.period / 2 else self.high)
 
 
 @dataclass(frozen=True)
-class TriangularCycle:
+class TriangularCycle(_Cycle):
     """From ``low`` straight up to ``high`` at half a period and straight down again (Smith, arXiv 1506.01186).
 
     >>> [TriangularCycle(period=10, low=1, high=5)(epoch) for epoch in (0, 2.5, 5, 7.5)]
     [1.0, 3.0, 5.0, 3.0]
     """
-
-    period: float
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _positive(self, period=self.period, low=self.low, high=self.high)
 
     def __call__(self, epoch: float) -> float:
         phase = epoch % self.period / self.period
