@@ -42,7 +42,7 @@ class Curvature(ABC):
     def units(self) -> int:
         return self.problem.runs * self.products
 
-    def reset(self) -> None:
+    def reset(self) -> None:  # noqa: B027 (optional to override)
         """Nothing to put back: a product changes no weights."""
 
     @abstractmethod
