@@ -153,7 +153,7 @@ def lose(table, column, value, rows):
             "incomplete: 1 of 128 runs have no row, the first at lr=0.01, batch_size=16, s",
         ),
         (lambda t: pd.concat([t, t.iloc[:3]]), "3 runs occur more than once.*one arm at a time"),
-        (lambda t: t[t["lr"] == 0.01], "1 learning rates by 4 batch sizes; it needs at least 2 by 2"),
+        (lambda t: t[t["lr"] == 0.01], "1 values of lr by 4 values of batch_size; it needs at least 2 of each"),
         (
             lambda t: lose(t, "diverged", True, 13),
             r"13 of 128 runs \(10%\) were lost: 13 diverged, 0 did not finish",

@@ -4,7 +4,9 @@ An executable reproduction of "Three Factors Influencing Minima in SGD" (arXiv 1
 it. Layers, each of which imports only from those above it::
 
     _types · _rng · _identity · settings         what all share; the one source of randomness
-    theory      training      measurement        predict · produce · observe, blind to one another
+    theory                                       predicts
+    training      simulation                     produce: networks, and trajectories of a process
+    measurement                                  observes; these four are blind to one another
     experiments                                  sweeps, probes, a store that loses nothing
     inference                                    estimates, decisions, claims: theory meets data here
     presentation                                 figures and tables

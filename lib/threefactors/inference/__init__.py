@@ -1,7 +1,8 @@
 """Inference: estimates over seeds, rules that decide, and the paper's claims judged by them."""
 
 from threefactors.inference import claims
-from threefactors.inference.claims import CLAIMS, PROTOCOLS, Claim, required_effect
+from threefactors.inference.claim import PROTOCOLS, Claim, required_effect
+from threefactors.inference.claims import CLAIMS
 from threefactors.inference.comparison import MODELS, collinearity, held_out_comparison
 from threefactors.inference.decisions import (
     REFUTED,

@@ -9,8 +9,8 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from threefactors.inference.claims import Claim
-from threefactors.inference.decisions import REFUTED, SUPPORTED, VOID, Decision, holm, outcome
+from threefactors.inference.claim import SIMULATION, Claim
+from threefactors.inference.decisions import REFUTED, SUPPORTED, VOID, Decision, Estimated, holm, outcome
 from threefactors.inference.slopes import Unmeasurable, usable
 from threefactors.inference.verdicts import Verdict, Verdicts
 
@@ -19,7 +19,8 @@ EIGENVALUES = {"sharpness", "normalized_sharpness", "adaptive_sharpness"}
 
 # What a protocol holds equal, and the largest max/min over the runs that still counts as equal. Runs
 # stop at whole steps and batches, and the loss is looked at only now and then; a result handed to the
-# wrong protocol differs by the whole range of the grid, ten times or more.
+# wrong protocol differs by the whole range of the grid, ten times or more. A simulation holds equal whatever its
+# law does not speak of, by construction.
 HELD_EQUAL = {
     "equal epochs": ("epochs", 1.25),
     "equal clock": ("clock", 1.1),
@@ -110,8 +111,12 @@ def _table(result: HasTable | pd.DataFrame) -> pd.DataFrame:
 
 
 def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
-    held, tolerance = HELD_EQUAL[claim.protocol]
-    wanted = {"lr", "batch_size", "seed", "diverged", "finished", held, *claim.measures}
+    wanted = {"seed", "diverged", "finished", *claim.axes, *claim.measures, *claim.needs}
+    if claim.protocol == SIMULATION:
+        # a simulated trajectory has no other way to be lost than to leave the finite numbers
+        table = table.assign(diverged=table.get("diverged", False), finished=table.get("finished", True))
+    else:
+        wanted.add(HELD_EQUAL[claim.protocol][0])
     if EIGENVALUES & set(claim.measures):
         wanted.add("sharpness_converged")
     absent = sorted(wanted - set(table.columns))
@@ -123,7 +128,8 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
     table = table[sorted(wanted)]
     diverged = table["diverged"].to_numpy(bool)
     unfinished = ~table["finished"].eq(True).to_numpy() & ~diverged  # a missing flag is no "finished"
-    good = usable(table, "lr", "batch_size", *claim.measures)
+    numbers = [axis for axis in claim.axes if pd.api.types.is_numeric_dtype(table[axis])]
+    good = usable(table, *numbers, *claim.measures)
     rows = table[good]
     lost = (int(diverged.sum()), int(unfinished.sum()), int((~good & ~diverged & ~unfinished).sum()))
     n = table["seed"].nunique()
@@ -133,7 +139,7 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
 
     if n < claim.min_seeds:
         return void(f"There are {n} seeds; the claim needs at least {claim.min_seeds}.")
-    if hole := _grid_fault(table):
+    if hole := _grid_fault(table, claim.axes):
         return void(hole)
     if sum(lost) > claim.max_lost * len(table):
         return void(
@@ -145,13 +151,12 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
             f"The residual of λ_max has not converged in {(~converged).sum()} of {len(rows)} runs; "
             "allow more Lanczos steps."
         )
-    smallest, largest = rows[held].min(), rows[held].max()
-    if not 0 < smallest <= largest <= tolerance * smallest:
-        return void(
-            f"{claim.protocol!r} asks for runs of equal {held}, but it goes from {smallest:.4g} to {largest:.4g}."
-        )
+    if unequal := _unequal(claim, rows):
+        return void(unequal)
     try:
-        estimates = {measure: claim.statistic(rows, measure) for measure in claim.measures}
+        estimates = _estimates(claim, rows)
+        if claim.each and (gone := set(table[claim.each]) - set(rows[claim.each])):
+            return void(f"No run is left at {claim.each} = {', '.join(map(str, sorted(gone)))}.")
     except Unmeasurable as error:
         return void(f"{error}.")
     n = min(estimate.n for estimate in estimates.values())
@@ -162,19 +167,45 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
     return _Evidence(len(table), n, *lost, undefined=undefined, decisions=decisions)
 
 
-def _grid_fault(table: pd.DataFrame) -> str:
-    """What is wrong with the grid; empty: every (lr, batch_size, seed) occurs exactly once."""
-    codes = [np.unique(table[axis], return_inverse=True) for axis in ("lr", "batch_size", "seed")]
+def _unequal(claim: Claim, rows: pd.DataFrame) -> str:
+    """Why the runs do not fit the protocol; empty: what it holds equal is equal."""
+    if claim.protocol == SIMULATION:
+        return ""
+    held, tolerance = HELD_EQUAL[claim.protocol]
+    smallest, largest = rows[held].min(), rows[held].max()
+    if 0 < smallest <= largest <= tolerance * smallest:
+        return ""
+    return f"{claim.protocol!r} asks for runs of equal {held}, but it goes from {smallest:.4g} to {largest:.4g}."
+
+
+def _estimates(claim: Claim, rows: pd.DataFrame) -> dict[str, Estimated]:
+    """The claim's statistic of each measure, or of each measure at each value of the axis ``each``."""
+    if not claim.each:
+        return {measure: claim.statistic(rows, measure) for measure in claim.measures}
+    return {
+        f"{measure} at {claim.each}={value if isinstance(value, str) else format(value, '.4g')}": claim.statistic(
+            part, measure
+        )
+        for value, part in rows.groupby(claim.each, sort=True)
+        for measure in claim.measures
+    }
+
+
+def _grid_fault(table: pd.DataFrame, axes: Sequence[str]) -> str:
+    """What is wrong with the grid; empty: every combination of the axes and the seed occurs exactly once."""
+    codes = [np.unique(table[axis], return_inverse=True) for axis in (*axes, "seed")]
     shape = tuple(len(values) for values, _ in codes)
-    if min(shape[:2]) < 2:
-        return f"The grid has {shape[0]} learning rates by {shape[1]} batch sizes; it needs at least 2 by 2."
+    if min(shape[:-1], default=2) < 2:
+        sizes = " by ".join(f"{n} values of {axis}" for n, axis in zip(shape, axes, strict=False))
+        return f"The grid has {sizes}; it needs at least 2 of each."
     counts = np.zeros(shape, int)
     np.add.at(counts, tuple(index for _, index in codes), 1)
     absent, twice = int((counts == 0).sum()), int((counts > 1).sum())
     if not absent and not twice:
         return ""
     where = np.argwhere((counts == 0) if absent else (counts > 1))[0]
-    first = "lr={:g}, batch_size={:g}, seed={:g}".format(*(v[i] for (v, _), i in zip(codes, where, strict=True)))
+    places = zip((*axes, "seed"), codes, where, strict=True)
+    first = ", ".join(f"{axis}={v[i] if isinstance(v[i], str) else format(v[i], 'g')}" for axis, (v, _), i in places)
     if absent:
         return f"The grid is incomplete: {absent} of {counts.size} runs have no row, the first at {first}."
     return f"{twice} runs occur more than once, the first at {first}; judge one arm at a time."

@@ -87,7 +87,7 @@ def against_ratio(
         band = control.sort_values("ratio")
         ax.fill_between(band["ratio"], percent * band["low"], percent * band["high"], color=GRAY, alpha=0.25, lw=0)
         ax.plot(band["ratio"], percent * band["value"], color=GRAY, ls="--", lw=1.4, label="no noise")
-    for size, color in zip(sizes, _shades(len(sizes)), strict=True):
+    for size, color in zip(sizes, shades(len(sizes)), strict=True):
         cell = summary[summary["batch_size"] == size].sort_values("ratio")
         _points(ax, cell["ratio"], cell, color, percent, label=f"$S={size}$")
     ax.set_xscale("log")
@@ -161,7 +161,7 @@ def spectra(densities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Spectral density: ``group``, ``eigenvalue``, ``value``, ``low``, ``high`` along ln λ; a curve for each group."""
     ax = ax or plt.figure().add_subplot()
     groups = densities["group"].unique()
-    for group, color in zip(groups, _shades(len(groups)), strict=True):
+    for group, color in zip(groups, shades(len(groups)), strict=True):
         curve = densities[densities["group"] == group]
         ax.plot(curve["eigenvalue"], curve["value"], color=color, label=group)
         ax.fill_between(
@@ -231,7 +231,7 @@ def _tell_losses(ax: Axes, summary: pd.DataFrame) -> Axes:
     return ax
 
 
-def _shades(n: int) -> Sequence[Any]:
+def shades(n: int) -> Sequence[Any]:
     """n colors in order, all of middling lightness: the ends of the usual maps vanish on white or on black."""
     return [_ORDERED(x) for x in np.linspace(0, 1, n)]
 

@@ -1,0 +1,51 @@
+"""Measured points against a predicted line: the figure of every law of the theory."""
+
+from __future__ import annotations
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from threefactors.presentation.figures import GRAY, shades
+
+
+def points_on_law(
+    points: pd.DataFrame,
+    law: pd.DataFrame,
+    *,
+    x: str,
+    xlabel: str,
+    ylabel: str,
+    by: str | None = None,
+    scales: tuple[str, str] = ("log", "log"),
+    ax: Axes | None = None,
+) -> Axes:
+    """Points ``value``, ``low``, ``high`` at column ``x``, one color for each value of ``by``; lines ``y`` at ``x``.
+
+    A line belongs to the points that share its value of ``by`` and takes their color; one whose value no point has, or
+    without ``by``, is gray and dashed, and is named in the legend by its ``label`` where it has that column.
+    """
+    ax = ax or plt.figure(figsize=(5.6, 3.6)).add_subplot()
+    groups = list(dict.fromkeys(points[by])) if by else [None]
+    colors = dict(zip(groups, shades(len(groups)), strict=True))
+    keys = [k for k in (by, "label") if k and k in law]
+    for name, line in law.groupby(keys, sort=False) if keys else [((), law)]:
+        color = colors.get(name[0]) if by and by in law else None
+        label = line["label"].iloc[0] if "label" in law else None
+        ax.plot(
+            line[x],
+            line["y"],
+            color=color or GRAY,
+            ls="-" if color else "--",
+            lw=1.3,
+            label=label if not color else None,
+        )
+    for name in groups:
+        some = points[points[by] == name] if by else points
+        bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
+        label = None if name is None else str(name)
+        ax.errorbar(some[x], some["value"], yerr=bars, fmt="o", ms=4, lw=1.2, color=colors[name], label=label)
+    ax.set(xscale=scales[0], yscale=scales[1], xlabel=xlabel, ylabel=ylabel)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(handlelength=1.3)
+    return ax
