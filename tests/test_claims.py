@@ -23,7 +23,7 @@ from threefactors.inference import (
 
 from tests.tables import WIDTHS, shuffled, sweep
 
-C3a, C3b, C3c, C4 = (claim.at("equal epochs") for claim in CLAIMS.values())
+C3a, C3b, C3c, C4 = (CLAIMS[name].at("equal epochs") for name in ("C3a", "C3b", "C3c", "C4"))
 
 
 def verdicts(claim, tables) -> list[str]:

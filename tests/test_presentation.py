@@ -14,7 +14,7 @@ from threefactors.inference import (
     spectral_summary,
     summarize,
 )
-from threefactors.presentation import figures, prose
+from threefactors.presentation import comparison, figures, prose
 
 from tests.tables import sweep
 
@@ -165,3 +165,30 @@ def test_glue_spreads_an_interval(monkeypatch):
     prose.glue(slope=Interval(-1.0, -1.2, -0.8, 0.95, 8), words="so", n=np.int64(3))
     assert kept == {"slope": -1.0, "slope_low": -1.2, "slope_high": -0.8, "words": "so", "n": 3.0}
     assert all(type(value) in (float, str) for value in kept.values())
+
+
+def test_points_and_their_law_share_a_color_and_other_lines_are_gray():
+    x = np.array([1.0, 2.0, 3.0])
+    points = pd.concat(
+        pd.DataFrame({"x": x, "value": k * x, "low": k * x * 0.9, "high": k * x * 1.1, "C": k}) for k in (1, 2)
+    )
+    own = pd.concat(pd.DataFrame({"x": x, "y": k * x, "C": k, "label": ""}) for k in (1, 2))
+    other = pd.DataFrame({"x": x, "y": x**2, "C": 0, "label": "rival"})
+    law = pd.concat([own, other])
+    ax = comparison.points_on_law(points, law, x="x", by="C", xlabel="x", ylabel="y")
+    drawn = np.concatenate([np.column_stack(c[0].get_data()) for c in ax.containers])
+    assert sorted(map(tuple, drawn)) == sorted(zip(points.x, points.value, strict=True))
+    colors = {tuple(c[0].get_data()[1]): c[0].get_color() for c in ax.containers}
+    lines = {tuple(line.get_ydata()): line for line in ax.lines if line.get_marker() == "None"}
+    assert all(lines[y].get_color() == color for y, color in colors.items())
+    assert lines[tuple(x**2)].get_color() == figures.GRAY
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["rival", "1", "2"]
+
+
+def test_points_without_groups_have_one_gray_law():
+    points = pd.DataFrame({"x": [1.0], "value": [1.0], "low": [0.9], "high": [1.1]})
+    ax = comparison.points_on_law(
+        points, pd.DataFrame({"x": [1, 2], "y": [1, 2]}), x="x", xlabel="x", ylabel="y", scales=("linear", "log")
+    )
+    assert (ax.get_xscale(), ax.get_yscale()) == ("linear", "log")
+    assert ax.lines[0].get_color() == figures.GRAY

@@ -1,7 +1,7 @@
 """Inference: estimates over seeds, rules that decide, and the paper's claims judged by them."""
 
 from threefactors.inference import claims
-from threefactors.inference.claim import PROTOCOLS, Claim, required_effect
+from threefactors.inference.claim import PROTOCOLS, SIMULATION, Claim, required_effect
 from threefactors.inference.claims import CLAIMS
 from threefactors.inference.comparison import MODELS, collinearity, held_out_comparison
 from threefactors.inference.decisions import (
@@ -27,6 +27,7 @@ __all__ = [
     "MODELS",
     "PROTOCOLS",
     "REFUTED",
+    "SIMULATION",
     "SUPPORTED",
     "UNDECIDED",
     "VERDICT_MIME",

@@ -28,18 +28,12 @@ def points_on_law(
     ax = ax or plt.figure(figsize=(5.6, 3.6)).add_subplot()
     groups = list(dict.fromkeys(points[by])) if by else [None]
     colors = dict(zip(groups, shades(len(groups)), strict=True))
-    keys = [k for k in (by, "label") if k and k in law]
-    for name, line in law.groupby(keys, sort=False) if keys else [((), law)]:
-        color = colors.get(name[0]) if by and by in law else None
-        label = line["label"].iloc[0] if "label" in law else None
-        ax.plot(
-            line[x],
-            line["y"],
-            color=color or GRAY,
-            ls="-" if color else "--",
-            lw=1.3,
-            label=label if not color else None,
-        )
+    keys = [key for key in (by, "label") if key and key in law]
+    for _, line in law.groupby(keys, sort=False) if keys else [(None, law)]:
+        first = line.iloc[0]
+        color = colors.get(first[by]) if by and by in law else None
+        style = {"color": color} if color else {"color": GRAY, "ls": "--", "label": first.get("label")}
+        ax.plot(line[x], line["y"], lw=1.3, **style)
     for name in groups:
         some = points[points[by] == name] if by else points
         bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from myst_nb import glue as _glue
 
-from threefactors.inference import Interval, Verdict
+from threefactors.inference import SIMULATION, Interval, Verdict
 
 
 def glue(**values: float | str | Interval) -> None:
@@ -25,10 +25,11 @@ def in_words(verdicts: Iterable[Verdict]) -> str:
         where.setdefault(verdict.verdict, {}).setdefault(verdict.protocol, []).append(verdict.arm)
     parts = []
     for kind, protocols in where.items():
-        places = " and at ".join(
-            f"{protocol} ({', '.join(arms)})" if any(arms) else protocol for protocol, arms in protocols.items()
+        places = " and ".join(
+            f"{'in' if protocol == SIMULATION else 'at'} {protocol}" + (f" ({', '.join(arms)})" if any(arms) else "")
+            for protocol, arms in protocols.items()
         )
-        parts.append(f"{kind} at {places}")
+        parts.append(f"{kind} {places}")
     return "; ".join(parts)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import nbformat
 
-from threefactors.inference import VERDICT_MIME
+from threefactors.inference import SIMULATION, VERDICT_MIME
 
 VERDICTS = ("SUPPORTED", "REFUTED", "UNDECIDED", "VOID")
 _FIRST = ("id", "statement", "source", "protocol", "arm", "scale", "verdict", "estimate", "interval", "n")
@@ -116,18 +116,29 @@ class Glance:
         return f"{self.sentence}\n{as_text(self.entries)}"
 
     def _repr_html_(self) -> str:
-        """Claims as rows, protocols as columns, a badge for each arm that links to its chapter."""
-        protocols = list(dict.fromkeys(entry["protocol"] for entry in self.entries))
-        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["claim", *protocols])
-        rows = []
-        for claim in dict.fromkeys(entry["id"] for entry in self.entries):
-            own = [entry for entry in self.entries if entry["id"] == claim]
-            cells = (
-                "<td>" + "".join(badge(e) for e in own if e["protocol"] == protocol) + "</td>" for protocol in protocols
-            )
-            statement = escape(own[0]["statement"])
-            rows.append(f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>')
-        return _table("tf-ledger tf-glance", self.sentence, head, rows)
+        """Claims as rows, protocols as columns, a badge for each arm that links to its chapter.
+
+        What was judged on networks comes first; laws judged on simulations have a table of their own.
+        """
+        laws = [entry for entry in self.entries if entry["protocol"] == SIMULATION]
+        others = [entry for entry in self.entries if entry["protocol"] != SIMULATION]
+        tables = [("On networks", others), ("On simulations of the theory", laws)]
+        parts = [_badges(name, entries) for name, entries in tables if entries]
+        return f'<p class="tf-sentence">{escape(self.sentence)}</p>{"".join(parts)}'
+
+
+def _badges(caption: str, entries: list[dict[str, Any]]) -> str:
+    protocols = list(dict.fromkeys(entry["protocol"] for entry in entries))
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in ["claim", *protocols])
+    rows = []
+    for claim in dict.fromkeys(entry["id"] for entry in entries):
+        own = [entry for entry in entries if entry["id"] == claim]
+        cells = (
+            "<td>" + "".join(badge(e) for e in own if e["protocol"] == protocol) + "</td>" for protocol in protocols
+        )
+        statement = escape(own[0]["statement"])
+        rows.append(f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>')
+    return _table("tf-ledger tf-glance", caption, head, rows)
 
 
 def glance(entries: list[dict[str, Any]]) -> Glance:
