@@ -34,6 +34,23 @@ REFUSED = {
     "momentum=1 never forgets": lambda: SGD(lr=0.1, batch_size=8, momentum=1),
     "gradient_noise=-1": lambda: SGD(lr=0.1, batch_size=8, gradient_noise=-1),
     "sampling='shuffle' is unknown; use one of epoch, replacement": lambda: SGD(0.1, 8, sampling="shuffle"),
+    "svag=0 is not a whole number >= 1": lambda: SGD(0.1, 8, svag=0),
+    "svag=4 takes small steps of plain SGD; use momentum=0": lambda: SGD(0.1, 8, svag=4, momentum=0.9),
+    "svag=2 takes .* gradient_noise=0": lambda: SGD(0.1, 8, svag=2, gradient_noise=0.1),
+    "label_flips=1.1 is a probability": lambda: SGD(0.1, 8, label_flips=1.1),
+    "label_flips=-0.1": lambda: SGD(0.1, 8, label_flips=-0.1),
+    "label_draws=0": lambda: SGD(0.1, 8, label_draws=0, label_flips=0.1),
+    "label_draws=4 without label_flips": lambda: SGD(0.1, 8, label_draws=4),
+    "importance=inf": lambda: SGD(0.1, 8, importance=float("inf"), sampling="replacement"),
+    "importance=1 draws each example afresh; use sampling='replacement'": lambda: SGD(0.1, 8, importance=1),
+    "importance=1 .*antithetic=False": lambda: SGD(0.1, 8, importance=1, sampling="replacement", antithetic=True),
+    "antithetic=1 is neither": lambda: SGD(0.1, 8, antithetic=1),
+    "gradient_noise_like='white' is unknown; use one of identity, cov": lambda: SGD(
+        0.1, 8, gradient_noise_like="white"
+    ),
+    "gradient_noise_like='covariance' .*batch_size >= 2": lambda: SGD(
+        0.1, 1, gradient_noise=1, gradient_noise_like="covariance"
+    ),
     "label_noise=1.5 is a fraction": lambda: Task(label_noise=1.5),
     "label_noise=-0.1": lambda: Task(label_noise=-0.1),
     "loss='hinge' is unknown; use one of cross-entropy, squared": lambda: Task(loss="hinge"),
@@ -93,6 +110,36 @@ def test_batches_must_fit_the_data_and_the_ghosts():
     run(batch_size=4).check(1152)
 
 
+@pytest.mark.parametrize(
+    "sgd",
+    [
+        {"svag": 2},
+        {"label_flips": 0.1, "label_draws": 2},
+        {"importance": 0.5, "sampling": "replacement"},
+        {"antithetic": True},
+        {"gradient_noise": 1.0, "gradient_noise_like": "covariance"},
+    ],
+)
+def test_batch_norm_has_no_gradients_of_single_examples(sgd):
+    with pytest.raises(ValueError, match=r"needs a gradient for each example, .*use MLP\(..., batch_norm=None\)"):
+        Run(Task(model=MLP((8,), batch_norm=8)), SGD(0.1, 16, **sgd), 0, Epochs(1))
+    Run(Task(model=MLP((8,), batch_norm=8)), SGD(0.1, 16, label_flips=0.1), 0, Epochs(1))
+
+
+def test_pairs_and_covariances_need_batches_that_have_them():
+    def run(**sgd):
+        return Run(Task(), SGD(lr=0.1, **sgd), 0, Epochs(2))
+
+    with pytest.raises(ValueError, match=r"batch_size=9 \(epoch 0\) or train_size=1152 is odd; use even numbers"):
+        run(batch_size=9, antithetic=True).check(1152)
+    with pytest.raises(ValueError, match="train_size=1151 is odd"):
+        run(batch_size=8, antithetic=True).check(1151)
+    shrinking = Step(at=(1,), factor=0.5)
+    noise = {"gradient_noise": 1.0, "gradient_noise_like": "covariance"}
+    with pytest.raises(ValueError, match=r"batch_size=1 \(epoch 1\) has no covariance"):
+        run(batch_size=2, batch_schedule=shrinking, **noise).check(1152)
+
+
 def test_a_batch_that_grows_too_large_on_the_way_is_refused_too(digits):
     """Where the end is a clock, no one knows beforehand which epochs will come."""
     sgd = SGD(lr=0.001, batch_size=128, batch_schedule=Step(at=(2,), factor=10))
@@ -119,7 +166,9 @@ def test_equal_runs_have_equal_names_and_different_ones_have_not():
         run(lr_schedule=Warmup(3)), run(lr_schedule=Warmup(4)), run(lr_schedule=Custom("a", math.exp)),
         run(lr_schedule=Custom("b", math.exp)), run(task=Task(model=MLP((64, 64)))), run(task=Task(label_noise=0.1)),
         run(until=Steps(1)), run(until=Clock(1)), run(until=TrainLoss(1, Epochs(1))),
-        run(until=TrainLoss(1, Epochs(1), every=1.0)),
+        run(until=TrainLoss(1, Epochs(1), every=1.0)), run(svag=2), run(label_flips=0.1), run(antithetic=True),
+        run(label_flips=0.1, label_draws=2), run(importance=0.5, sampling="replacement"), run(sampling="replacement"),
+        run(gradient_noise=1.0), run(gradient_noise=1.0, gradient_noise_like="covariance"),
     ]  # fmt: skip
     names = [canonical(variant) for variant in variants]
     assert len(set(names)) == len(variants)

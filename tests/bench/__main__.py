@@ -10,18 +10,18 @@ from pathlib import Path
 
 import torch
 
-from . import curvature, training
+from . import curvature, simulation, training
 from .report import Section, write
 from .timing import CORES
 
 BUSY = 0.5  # load average above which the numbers are not to be trusted
-BENCHES = {"training": training.sections, "curvature": curvature.sections}
+BENCHES = {"training": training.sections, "curvature": curvature.sections, "simulation": simulation.sections}
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs, not how fast")
-    parser.add_argument("--only", choices=BENCHES, help="one of the two benchmarks")
+    parser.add_argument("--only", choices=BENCHES, help="one of the benchmarks")
     parser.add_argument("--rounds", type=int, help="interleaved repetitions (default: 5; 1 with --quick)")
     parser.add_argument("--output", type=Path, default=Path("_build/bench.json"), help="default: %(default)s")
     options = parser.parse_args(arguments)

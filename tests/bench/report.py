@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+# The unit of a table, how many of it make a microsecond, and what its contenders are compared with.
+HEADINGS = {
+    "training": ("µs per model-step", 1, "× sliced loop"),
+    "curvature": ("µs per model and product", 1, "× double backward"),
+    "simulation": ("ns per trajectory-step", 1000, "× plain NumPy"),
+}
+
 
 @dataclass(frozen=True)
 class Row:
     """One variant on one shape. A model-step of ``curvature`` is one Hessian–vector product of one network,
-    and its sliced loop the double backward, network after network."""
+    and its sliced loop the double backward, network after network; of ``simulation``, one time step of one
+    trajectory, and its sliced loop the whole ensemble in one array of NumPy."""
 
     bench: str
     shape: str
@@ -44,11 +52,10 @@ class Section:
 
     def __str__(self) -> str:
         first = self.rows[0]
-        unit = "µs per model and product" if first.bench == "curvature" else "µs per model-step"
-        loop = "× double backward" if first.bench == "curvature" else "× sliced loop"
+        unit, per_microsecond, loop = HEADINGS[first.bench]
         lines = [f"{first.bench}: {first.shape}", f"  {'':<42}{unit:>26}{loop:>20}{'of the floor':>16}"]
         lines += [
-            f"  {r.variant:<42}{r.microseconds_per_model_step:>26.1f}{r.ratio_to_sliced_loop:>20.2f}"
+            f"  {r.variant:<42}{r.microseconds_per_model_step * per_microsecond:>26.1f}{r.ratio_to_sliced_loop:>20.2f}"
             f"{r.fraction_of_floor:>16.0%}"
             for r in self.rows
         ]

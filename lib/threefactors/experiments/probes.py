@@ -24,6 +24,8 @@ from threefactors.measurement import (
     top_eigenvalues,
 )
 from threefactors.training import Trainer
+from threefactors.training.sampling import batch_gradients
+from threefactors.training.train import ROUNDING
 
 BUDGET = 1 << 30  # bytes that the linearizations of one chunk of runs may take
 LINEARIZATION = 10  # numbers kept for each example and unit: activations, deltas, and their derivatives along v
@@ -55,7 +57,7 @@ class AtClock:
             raise ValueError(f"AtClock({self.times}): give at least one time, all > 0")
 
     def due(self, epoch: int, before: float, after: float) -> bool:
-        return any(before < time * (1 - 1e-12) <= after for time in self.times)
+        return any(before < time * (1 - ROUNDING) <= after for time in self.times)
 
 
 When = Every | AtClock | str
@@ -72,7 +74,7 @@ def check_probe(probe: Any) -> None:
     """Refuses what cannot measure, before any work starts."""
     at = getattr(probe, "at", None)
     if isinstance(probe, type) or not callable(getattr(probe, "measure", None)):
-        names = ", ".join(kind.__name__ for kind in (Loss, Accuracy, Sharpness, Moments, Spectrum, Weights))
+        names = ", ".join(kind.__name__ for kind in KINDS)
         raise TypeError(f"{probe!r} is no probe; use {names}, or a frozen dataclass with `at` and `measure`")
     if at != "end" and not isinstance(at, Every | AtClock):
         raise ValueError(f"{type(probe).__name__}(at={at!r}): use 'end', Every(epochs) or AtClock(times)")
@@ -191,6 +193,55 @@ class Spectrum:
 
 
 @dataclass(frozen=True)
+class GradientNoise:
+    """noise_trace: S E‖g_B − E g_B‖² of the run's own draws at θ, Tr C of the noise injected; and noise_trace_stderr.
+
+    Estimated without bias from ``batches`` independent batches (≥ 2), other than those it trains on. With svag = l it
+    is divided by l: lr/S · noise_trace is the scale of the noise for every l. A batch of an epoch is drawn without
+    replacement, which lowers the noise by (N − S)/(N − 1); that the batches of one epoch are dependent is not seen.
+    """
+
+    batches: int = 64
+    at: When = "end"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.batches, int) or self.batches < 2:
+            raise ValueError(f"batches={self.batches!r} have no variance; use a whole number >= 2")
+
+    def measure(self, trainer: Trainer, runs: Sequence[int]) -> dict[str, Any]:
+        noise = [self._squares(trainer, i) for i in runs]
+        spread = torch.stack([square.std() / self.batches**0.5 for square in noise])
+        return {"noise_trace": torch.stack([s.mean() for s in noise]), "noise_trace_stderr": spread}
+
+    def _squares(self, trainer: Trainer, i: int) -> Tensor:
+        """‖g_b − ḡ‖² of each batch, scaled to have the mean Tr C."""
+        run = trainer.runs[i]
+        size, sigma = run.sgd.batch_at(int(trainer.epochs[i])), run.sgd.isotropic_noise
+        drawn = trainer.sampler(i, "noise probe ").independent(self.batches, size)
+        g = batch_gradients(trainer.losses, trainer.theta[i], trainer.data.x_train, trainer.labels[i], drawn).double()
+        if sigma:
+            draw = torch.randn(g.shape, generator=generator(run.seed, "noise probe"), dtype=torch.float64)
+            g += sigma * draw.to(g.device)
+        squares = (g - g.mean(0)).square().sum(1)
+        return squares * (size / run.sgd.svag * self.batches / (self.batches - 1))
+
+
+@dataclass(frozen=True)
+class FlippedLoss:
+    """flipped_loss: (1 − p) L(labels) + p/K Σ_k L(class k), p = ``label_flips``: what fresh flips let a run descend."""
+
+    at: When = "end"
+
+    def measure(self, trainer: Trainer, runs: Sequence[int]) -> dict[str, Any]:
+        outputs, labels = trainer.engine.outputs(trainer.theta, runs), trainer.labels[list(runs)]
+        flips = torch.tensor([trainer.runs[i].sgd.label_flips for i in runs]).to(outputs)
+        kept = trainer.losses.criterion(outputs, labels).mean(1)
+        classes = range(trainer.data.classes)
+        drawn = [trainer.losses.criterion(outputs, torch.full_like(labels, k)).mean(1) for k in classes]
+        return {"flipped_loss": (1 - flips) * kept + flips * torch.stack(drawn).mean(0)}
+
+
+@dataclass(frozen=True)
 class Weights:
     """theta (P,): the network itself."""
 
@@ -198,6 +249,9 @@ class Weights:
 
     def measure(self, trainer: Trainer, runs: Sequence[int]) -> dict[str, Any]:
         return {"theta": trainer.theta[list(runs)]}
+
+
+KINDS = (Loss, Accuracy, Sharpness, Moments, Spectrum, GradientNoise, FlippedLoss, Weights)
 
 
 def pauses(probes: Sequence[Probe]) -> Callable[[int, list[float], list[float]], bool]:

@@ -76,10 +76,9 @@ def _settings(run: Run) -> dict[str, Any]:
         "hidden": "-".join(map(str, task.model.hidden)),
         "batch_norm": task.model.batch_norm is not None,
         "label_noise": task.label_noise,
-        "lr": sgd.lr,
-        "batch_size": sgd.batch_size,
+        "loss": task.loss,
+        **{name: value for name, value in vars(sgd).items() if isinstance(value, (bool, int, float, str))},
         "ratio": sgd.lr / sgd.batch_size,
-        "momentum": sgd.momentum,
         "seed": run.seed,
     }
 

@@ -67,11 +67,21 @@ static void backward_and_step(Model *model, const REAL *input, long rows, long g
     }
 }
 
+/* Multiplies each example's dL/dlogits by its weight. */
+static void weigh(Model *model, const REAL *weight, long rows) {
+    int ld = model->layer[model->depth - 1].out;
+    for (long s = 0; s < rows; s++)
+        for (int j = 0; j < ld; j += LANES) AT(model->delta + s * ld + j) *= weight[s];
+}
+
 /* SGD of one network over `steps` batches of `rows` examples; θ (and velocity, unless momentum is 0) change in
- * place. x (N, padded inputs); label (N,); order (steps, rows); lr (steps,). A batch loss that is not finite or
- * exceeds `limit` stops before its update. Returns the number of updates made: `steps`, or fewer if it diverged. */
+ * place. x (N, padded inputs); label (N,); order (steps, rows); lr (steps,). A step descends (1/rows) Σ w ℓ, with its
+ * row of weights (steps, rows) or, where `weights` is null, w = 1; and with its row of `drawn` (steps, rows) or, where
+ * that is null, each example's own label. A mean loss of the batch, all w = 1, that is not finite or exceeds `limit`
+ * stops before its update. Returns the number of updates made: `steps`, or fewer if it diverged. */
 long advance(const Net *net, REAL *theta, REAL *velocity, const REAL *x, const int64_t *label, const int64_t *order,
-        const REAL *lr, long steps, long rows, REAL momentum, REAL limit, REAL *work) {
+        const REAL *weights, const int64_t *drawn, const REAL *lr, long steps, long rows, REAL momentum, REAL limit,
+        REAL *work) {
     Model model;
     long group = net->group > 0 && net->group < rows ? net->group : rows, done = 0;
     int64_t *batch_label = (int64_t *)lay_out(&model, net, rows, work);
@@ -82,11 +92,12 @@ long advance(const Net *net, REAL *theta, REAL *velocity, const REAL *x, const i
         const int64_t *batch = order + done * rows;
         for (long s = 0; s < rows; s++) {
             memcpy(model.input + s * in, x + batch[s] * in, in * sizeof(REAL));
-            batch_label[s] = label[batch[s]];
+            batch_label[s] = drawn ? drawn[done * rows + s] : label[batch[s]];
         }
         forward(&model, model.input, rows, group, group);
         REAL loss = loss_gradient(&model, batch_label, rows);
         if (!(loss <= limit)) break;
+        if (weights) weigh(&model, weights + done * rows, rows);
         backward_and_step(&model, model.input, rows, group, lr[done], momentum);
     }
     move(net, &model, theta, 0, 1);

@@ -212,6 +212,8 @@ class Kernel:
         def one(plan: Plan) -> int:
             steps, rows = plan.order.shape
             order, lr = plan.order.contiguous(), plan.lr.to(self.x.dtype).contiguous()
+            weights = None if plan.weights is None else plan.weights.to(self.x.dtype).contiguous()
+            labels = None if plan.labels is None else plan.labels.contiguous()
             work = self._workspace(rows)
             made = self._library.advance(
                 ctypes.byref(self._net),
@@ -220,6 +222,8 @@ class Kernel:
                 _pointer(self.x),
                 _pointer(self.labels[plan.run]),
                 _pointer(order),
+                _pointer(weights) if weights is not None else None,
+                _pointer(labels) if labels is not None else None,
                 _pointer(lr),
                 ctypes.c_long(steps),
                 ctypes.c_long(rows),

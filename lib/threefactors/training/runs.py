@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from threefactors._identity import canonical
 from threefactors.training.models import LOSSES, MLP, groups
-from threefactors.training.schedules import Constant, Schedule, check_schedule
+from threefactors.training.schedules import Constant
+from threefactors.training.sgd import SGD, check_number
 
-SAMPLINGS = ("epoch", "replacement")
 STACK_LIMIT = 64  # runs trained at once: enough to fill the machine, few enough to lose little when killed
-
-
-def _number(name: str, value: object, low: float, *, strict: bool, integer: bool = False, remedy: str = "") -> None:
-    kind = (int,) if integer else (int, float)
-    bound = f"{'>' if strict else '>='} {low:g}"
-    good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
-    if not good or (value <= low if strict else value < low):  # type: ignore[operator]
-        noun = "a whole number" if integer else "a finite number"
-        raise ValueError(f"{name}={value!r} is not {noun} {bound}{'; ' + remedy if remedy else ''}")
 
 
 @dataclass(frozen=True)
@@ -42,49 +32,12 @@ class Task:
 
     def __post_init__(self) -> None:
         if self.train_size is not None:
-            _number("train_size", self.train_size, 1, strict=False, integer=True)
-        _number("label_noise", self.label_noise, 0, strict=False)
+            check_number("train_size", self.train_size, 1, strict=False, integer=True)
+        check_number("label_noise", self.label_noise, 0, strict=False)
         if self.label_noise > 1:
             raise ValueError(f"label_noise={self.label_noise} is a fraction of the labels; use 0 <= label_noise <= 1")
         if self.loss not in LOSSES:
             raise ValueError(f"loss={self.loss!r} is unknown; use one of {', '.join(LOSSES)}")
-
-
-@dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent: v ← μ v + g_S(θ) + ε, θ ← θ − lr v.
-
-    g_S is the mean gradient over S = ``batch_size`` examples; sampling ``epoch`` reshuffles the training set once
-    an epoch and drops an incomplete last batch, ``replacement`` draws every example afresh. ε ~ N(0, σ² I) with
-    σ = ``gradient_noise``. The schedules multiply lr (at every step) and batch_size (at every epoch, rounded).
-    """
-
-    lr: float
-    batch_size: int
-    momentum: float = 0.0
-    sampling: str = "epoch"
-    lr_schedule: Schedule = Constant()
-    batch_schedule: Schedule = Constant()
-    gradient_noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        _number("lr", self.lr, 0, strict=True, remedy="use a learning rate such as 0.05")
-        _number("batch_size", self.batch_size, 1, strict=False, integer=True)
-        _number("momentum", self.momentum, 0, strict=False)
-        if self.momentum >= 1:
-            raise ValueError(f"momentum={self.momentum} never forgets; use 0 <= momentum < 1")
-        _number("gradient_noise", self.gradient_noise, 0, strict=False)
-        if self.sampling not in SAMPLINGS:
-            raise ValueError(f"sampling={self.sampling!r} is unknown; use one of {', '.join(SAMPLINGS)}")
-        check_schedule(self.lr_schedule, "lr_schedule")
-        check_schedule(self.batch_schedule, "batch_schedule")
-
-    def batch_at(self, epoch: int) -> int:
-        """Batch size during the given epoch."""
-        factor = self.batch_schedule(float(epoch))
-        if not (math.isfinite(factor) and factor > 0):
-            raise ValueError(f"batch_schedule={self.batch_schedule!r} gives {factor} at epoch {epoch}; must be > 0")
-        return max(1, round(self.batch_size * factor))
 
 
 @dataclass(frozen=True)
@@ -94,7 +47,7 @@ class Steps:
     n: int
 
     def __post_init__(self) -> None:
-        _number("Steps", self.n, 0, strict=False, integer=True)
+        check_number("Steps", self.n, 0, strict=False, integer=True)
 
 
 @dataclass(frozen=True)
@@ -104,7 +57,7 @@ class Epochs:
     n: int
 
     def __post_init__(self) -> None:
-        _number("Epochs", self.n, 0, strict=False, integer=True)
+        check_number("Epochs", self.n, 0, strict=False, integer=True)
 
 
 @dataclass(frozen=True)
@@ -114,7 +67,7 @@ class Clock:
     T: float
 
     def __post_init__(self) -> None:
-        _number("Clock", self.T, 0, strict=True)
+        check_number("Clock", self.T, 0, strict=True)
 
 
 @dataclass(frozen=True)
@@ -130,11 +83,11 @@ class TrainLoss:
     every: float | None = None
 
     def __post_init__(self) -> None:
-        _number("TrainLoss", self.value, 0, strict=True)
+        check_number("TrainLoss", self.value, 0, strict=True)
         if not isinstance(self.at_most, Epochs):
             raise TypeError(f"at_most={self.at_most!r} is no limit; use Epochs(n)")
         if self.every is not None:
-            _number("every", self.every, 0, strict=True)
+            check_number("every", self.every, 0, strict=True)
 
 
 Until = Steps | Epochs | Clock | TrainLoss
@@ -152,6 +105,12 @@ class Run:
     def __post_init__(self) -> None:
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or self.seed < 0:
             raise ValueError(f"seed={self.seed!r} is not a whole number >= 0")
+        if self.task.model.batch_norm is not None and self.sgd.couples:
+            name = self.sgd.couples
+            raise ValueError(
+                f"{name}={getattr(self.sgd, name)!r} needs a gradient for each example, but batch norm ties those of a "
+                f"batch together; use MLP(..., batch_norm=None)"
+            )
         if not isinstance(self.until, Steps | Epochs | Clock | TrainLoss):
             raise TypeError(f"until={self.until!r}: use Steps(n), Epochs(n), Clock(T) or TrainLoss(value, at_most=...)")
 
@@ -163,6 +122,13 @@ class Run:
                 f"batch_size={size} (epoch {epoch}) exceeds the {examples} training examples of "
                 f"{self.task.dataset!r}; use batch_size <= {examples}"
             )
+        if self.sgd.antithetic and (size % 2 or examples % 2):
+            raise ValueError(
+                f"antithetic=True makes pairs, but batch_size={size} (epoch {epoch}) or train_size={examples} is odd; "
+                f"use even numbers"
+            )
+        if self.sgd.covariance_noise and size < 2:
+            raise ValueError(f"batch_size={size} (epoch {epoch}) has no covariance; use batch_size >= 2")
         groups(self.task.model, size)
         return size
 
@@ -177,18 +143,20 @@ class Run:
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that can be trained at once: same network, data set, batch sizes, momentum and sampling."""
+    """Runs that can be trained at once: same network, data set, batch sizes, momentum and kind of draws."""
 
     runs: tuple[Run, ...]
 
     @staticmethod
     def key(run: Run) -> str:
-        """Runs with equal keys may share a stack; learning rates, seeds, labels and noise may differ."""
+        """Runs with equal keys may share a stack; learning rates, seeds, labels and strengths of noise may differ."""
         sgd = run.sgd
         return canonical(
             {
                 "task": replace(run.task, label_noise=0.0),
-                "batch": (sgd.batch_size, sgd.batch_schedule, sgd.sampling, sgd.momentum, sgd.gradient_noise > 0),
+                "batch": (sgd.batch_size, sgd.batch_schedule, sgd.sampling, sgd.momentum),
+                "noise": (sgd.isotropic_noise > 0, sgd.covariance_noise, sgd.svag),
+                "draws": (sgd.label_flips > 0, sgd.label_draws, sgd.importance > 0, sgd.antithetic),
                 "until": type(run.until).__name__,
             }
         )

@@ -33,15 +33,16 @@ class Stacked:
     ) -> list[int]:
         """Carries out each plan on its run, in place; returns the updates made (fewer than asked: diverged).
 
-        v ← μ v + g and θ ← θ − lr v, as torch.optim.SGD. A batch loss that is not finite or above ``limit`` stops
-        a run before its update. Runs that are done or diverged leave the working set.
+        v ← μ v + g and θ ← θ − lr v, as torch.optim.SGD. A batch loss (unweighted) that is not finite or above
+        ``limit`` stops a run before its update. Runs that are done or diverged leave the working set.
         """
         done = [0] * len(plans)
         working = [i for i, plan in enumerate(plans) if len(plan.order)]
         start = 0
         while working:
             stop = min(len(plans[i].order) for i in working)
-            made, fallen = self._together(theta, velocity, momentum, [plans[i] for i in working], start, stop, limit)
+            parts = [plans[i].cut(start, stop) for i in working]
+            made, fallen = self._together(theta, velocity, momentum, parts, limit)
             start += made
             for i in working:
                 done[i] = start
@@ -49,22 +50,24 @@ class Stacked:
         return done
 
     def _together(
-        self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: list[Plan],
-        start: int, stop: int, limit: float,
-    ) -> tuple[int, list[bool]]:  # fmt: skip
-        """Steps start … stop of all plans at once, up to the first at which a run diverges; steps made, and who."""
+        self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: list[Plan], limit: float
+    ) -> tuple[int, list[bool]]:
+        """Plans of equal length at once, up to the first step at which a run diverges; steps made, and who."""
         runs = torch.tensor([plan.run for plan in plans], device=theta.device)
         whole = len(plans) == len(theta)  # then they are in order, and views will do
         w = theta if whole else theta[runs]
         v = velocity if whole or velocity is None else velocity[runs]
         labels = self.labels if whole else self.labels[runs]
-        order = torch.stack([plan.order[start:stop] for plan in plans], 1).to(theta.device)  # (steps, R, S)
-        lr = torch.stack([plan.lr[start:stop] for plan in plans], 1).to(w).view(stop - start, -1, 1, 1)
+        order = torch.stack([plan.order for plan in plans], 1).to(theta.device)  # (steps, R, B)
+        lr = torch.stack([plan.lr for plan in plans], 1).to(w).view(len(order), -1, 1, 1)
+        drawn = _stacked([plan.labels for plan in plans])
+        weights = _stacked([plan.weights for plan in plans])
         step = self._by_hand if self.by_hand else self._by_autograd
         bad = torch.zeros(len(plans), dtype=torch.bool)
         made = 0
-        for batch, rate in zip(order, lr, strict=True):
-            bad = step(w, v, momentum, self.x[batch], labels.gather(1, batch), rate, limit)
+        for t, (batch, rate) in enumerate(zip(order, lr, strict=True)):
+            y = labels.gather(1, batch) if drawn is None else drawn[t].to(batch.device)
+            bad = step(w, v, momentum, self.x[batch], y, None if weights is None else weights[t].to(w), rate, limit)
             if bad.any():
                 break
             made += 1
@@ -75,14 +78,17 @@ class Stacked:
         return made, bad.tolist()
 
     def _by_hand(
-        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, lr: Tensor, limit: float
-    ) -> Tensor:
+        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, weights: Tensor | None,
+        lr: Tensor, limit: float,
+    ) -> Tensor:  # fmt: skip
         """One update of every run, unless one diverges: which do (R,)."""
         losses, room = self.losses, self._room
         layers = losses.model.layers(w, losses.inputs, losses.classes)
         trace = forward(losses.model, layers, x, room)
         # Without momentum the step itself is accumulated: lr/S goes into the gradient of the logits.
         scale = (lr[:, 0] if v is None else torch.ones_like(lr[:, 0])).unsqueeze(-1) / x.shape[1]
+        if weights is not None:
+            scale = scale * weights.unsqueeze(-1)
         d = output_gradient(losses.loss, trace, y, scale, room)
         bad = ~(trace.losses.mean(1) <= limit)
         if bad.any():
@@ -96,16 +102,17 @@ class Stacked:
         return bad
 
     def _by_autograd(
-        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, lr: Tensor, limit: float
-    ) -> Tensor:
+        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, weights: Tensor | None,
+        lr: Tensor, limit: float,
+    ) -> Tensor:  # fmt: skip
         """The same by automatic differentiation."""
         theta = w.detach().requires_grad_()
         ghosts = groups(self.losses.model, x.shape[1])
-        loss = self.losses.criterion(self.losses.outputs(theta, x, ghosts), y).mean(1)
-        bad = ~(loss.detach() <= limit)
+        losses = self.losses.criterion(self.losses.outputs(theta, x, ghosts), y)
+        bad = ~(losses.detach().mean(1) <= limit)
         if bad.any():
             return bad
-        (g,) = torch.autograd.grad(loss.sum(), theta)
+        (g,) = torch.autograd.grad((losses if weights is None else weights * losses).mean(1).sum(), theta)
         w.addcmul_(g if v is None else v.mul_(momentum).add_(g), lr[:, 0], value=-1)
         return bad
 
@@ -123,3 +130,8 @@ class Stacked:
         for i, run in enumerate(runs):
             out[i] = self.losses.outputs(theta[[run]], rows.unsqueeze(0), counted=len(self.x))[0]
         return out if x is None else out[:, -len(x) :]
+
+
+def _stacked(parts: list[Tensor | None]) -> Tensor | None:
+    """(steps, R, B) of what all plans of a stack have, or none."""
+    return torch.stack([part for part in parts if part is not None], 1) if parts[0] is not None else None

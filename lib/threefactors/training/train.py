@@ -15,12 +15,13 @@ from threefactors.training.data import Dataset, corrupt
 from threefactors.training.engines import Engine, Plan
 from threefactors.training.losses import StackLosses
 from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
+from threefactors.training.sampling import Draws, Sampler
 from threefactors.training.schedules import Constant
 from threefactors.training.steps import Stacked
 
 DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
 SEGMENT = 1_000_000  # examples drawn ahead for one call of an engine, where nothing is to be looked at between
-ROUNDING = 1e-12  # slack for Σ lr, a rounded sum
+ROUNDING = 1e-9  # slack for Σ lr, a rounded sum of up to 10⁷ steps
 Pause = Callable[[int, list[float], list[float]], bool]
 Observe = Callable[[int, list[int], bool], None]
 
@@ -59,7 +60,8 @@ class Trainer:
         self._looked = [0.0] * count  # clock at the last look at the training loss
         self.diverged_at = [-1] * count
         self.finished = [False] * count
-        self._order = [generator(run.seed, "order") for run in self.runs]
+        self._samplers = [self.sampler(i) for i in range(count)]
+        self._per_epoch = 0  # steps an epoch, in the plans that are being carried out
         self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
         self._engine_name = engine or ("kernel" if self.losses.in_c(self.theta) else "by hand")
 
@@ -75,6 +77,10 @@ class Trainer:
         """Mean training loss (len(runs),), each run with its own labels."""
         outputs = self.engine.outputs(self.theta, runs)
         return self.losses.criterion(outputs, self.labels[list(runs)]).mean(1)
+
+    def sampler(self, i: int, stream: str = "") -> Sampler:
+        """Draws batches as run i does; with a ``stream`` of its own, others than those that it trains on."""
+        return Sampler(self.runs[i], self.data.x_train, self.labels[i], self.data.classes, stream)
 
     @property
     def epochs(self) -> list[float]:
@@ -101,18 +107,18 @@ class Trainer:
         """Plans for the epochs up to the next one after which something may happen; and that epoch."""
         examples, first = len(self.data.x_train), self.runs[active[0]]
         size = first.batch_in(epoch, examples)
-        per_epoch = examples // size
-        orders: list[list[Tensor]] = [[] for _ in active]
+        per_epoch = self._per_epoch = self._samplers[active[0]].steps(size)
+        drawn: list[list[Draws]] = [[] for _ in active]
         rates: list[list[Tensor]] = [[] for _ in active]
         clocks, counts = [self.clock[i] for i in active], [self.steps[i] for i in active]
         looks = any(isinstance(u := self.runs[i].until, TrainLoss) and u.every is None for i in active)
-        for _ in range(max(1, SEGMENT // (examples * len(active)))):
+        for _ in range(max(1, SEGMENT // (per_epoch * size * first.sgd.rows * len(active)))):
             before, over = list(clocks), False
             for j, i in enumerate(active):
                 run = self.runs[i]
                 lr = self._rates(run, epoch, per_epoch)
                 n = self._allowed(run, clocks[j], counts[j], lr)
-                orders[j].append(self._draw(i, run, examples, per_epoch, size)[:n])
+                drawn[j].append(self._samplers[i].epoch(size))
                 rates[j].append(lr[:n])
                 clocks[j] = _clocks(clocks[j], lr[:n])[-1].item() if n else clocks[j]
                 counts[j] += n
@@ -120,27 +126,21 @@ class Trainer:
             epoch += 1
             if over or looks or pause(epoch, before, clocks) or first.sgd.batch_at(epoch) != size:
                 break
-        plans = [Plan(i, torch.cat(o), torch.cat(r)) for i, o, r in zip(active, orders, rates, strict=True)]
-        return plans, epoch
+        return [_joined(i, d, r) for i, d, r in zip(active, drawn, rates, strict=True)], epoch
 
     def _rates(self, run: Run, epoch: int, per_epoch: int) -> Tensor:
+        lr = run.sgd.lr / run.sgd.svag
         if isinstance(run.sgd.lr_schedule, Constant):
-            return torch.full((per_epoch,), run.sgd.lr, dtype=torch.float64)
+            return torch.full((per_epoch,), lr, dtype=torch.float64)
         factors = torch.tensor([run.sgd.lr_schedule(epoch + t / per_epoch) for t in range(per_epoch)])
         if not (torch.isfinite(factors).all() and (factors > 0).all()):
             raise ValueError(f"lr_schedule={run.sgd.lr_schedule!r} gives a factor that is not > 0 in epoch {epoch}")
-        return run.sgd.lr * factors.double()
-
-    def _draw(self, i: int, run: Run, examples: int, per_epoch: int, size: int) -> Tensor:
-        if run.sgd.sampling == "replacement":
-            return torch.randint(examples, (per_epoch, size), generator=self._order[i])
-        order = torch.randperm(examples, generator=self._order[i])
-        return order[: per_epoch * size].view(per_epoch, size)
+        return lr * factors.double()
 
     def _advance(self, plans: list[Plan]) -> None:
         """Carries out the plans and books what was done."""
         momentum = self.runs[0].sgd.momentum
-        if self.runs[0].sgd.gradient_noise:
+        if self.runs[0].sgd.isotropic_noise:
             done = self._advance_noisily(plans, momentum)
         else:
             done = self.engine.advance(self.theta, self.velocity, momentum, plans, DIVERGED)
@@ -151,7 +151,7 @@ class Trainer:
             if made:
                 self.clock[i] = _clocks(self.clock[i], plan.lr[:made])[-1].item()
             self.steps[i] += made
-            self._passes[i] += Fraction(made, len(self.data.x_train) // plan.order.shape[1])
+            self._passes[i] += Fraction(made, self._per_epoch)
 
     def _parts(self, plans: list[Plan]) -> Iterator[tuple[list[Plan], list[int]]]:
         """The plans, cut where runs that train to a loss are to be looked at; and the runs to look at then.
@@ -172,7 +172,7 @@ class Trainer:
                     )
                     n = due or n
                     looks += [i] if due else []
-                part.append(Plan(i, plan.order[at[j] : at[j] + n], lr[:n]))
+                part.append(plan.cut(at[j], at[j] + n))
                 at[j] += n
             if not part:
                 return
@@ -191,12 +191,12 @@ class Trainer:
         done = [0] * len(plans)
         for t in range(max(len(plan.lr) for plan in plans)):
             going = [j for j, plan in enumerate(plans) if done[j] == t < len(plan.lr)]
-            steps = [Plan(plans[j].run, plans[j].order[t : t + 1], plans[j].lr[t : t + 1]) for j in going]
+            steps = [plans[j].cut(t, t + 1) for j in going]
             made = self.engine.advance(self.theta, self.velocity, momentum, steps, DIVERGED)
             for j, step, one in zip(going, steps, made, strict=True):
                 done[j] += one
                 if one:
-                    i, sigma = step.run, self.runs[step.run].sgd.gradient_noise
+                    i, sigma = step.run, self.runs[step.run].sgd.isotropic_noise
                     draw = torch.randn(self.theta.shape[1], generator=self._noise[i], dtype=torch.float64)
                     noise = (sigma * draw).to(self.theta)
                     if self.velocity is not None:
@@ -236,6 +236,21 @@ class Trainer:
             going = [i for i in active if self.diverged_at[i] < 0 and not self.finished[i]]
             if going and pause(epoch, [clocks[i] for i in going], [self.clock[i] for i in going]):
                 tell(epoch, going, False)
+
+
+def _joined(run: int, drawn: list[Draws], rates: list[Tensor]) -> Plan:
+    """The draws of whole epochs, up to the steps that are to be made of each."""
+
+    parts = [one.cut(0, len(lr)) for one, lr in zip(drawn, rates, strict=True)]
+    weights = [part.weights for part in parts if part.weights is not None]
+    labels = [part.labels for part in parts if part.labels is not None]
+    return Plan(
+        run,
+        torch.cat([part.order for part in parts]),
+        torch.cat(rates),
+        torch.cat(weights) if weights else None,
+        torch.cat(labels) if labels else None,
+    )
 
 
 def _clocks(clock: float, lr: Tensor) -> Tensor:
