@@ -105,6 +105,22 @@ def test_margins_that_are_none_are_refused(margins):
         one_logit_ratio(margins)
 
 
+def test_miscalibration_shifts_noise_by_a_term_linear_in_it():
+    """Theorem 3 by enumeration over labels; and its exception, a coin that may be biased unseen."""
+    rng = numpy_generator(3, "t")
+    p, q = softmax(rng.normal(size=(2, 4)))
+
+    def shift(p, q):
+        K = len(p)
+        mean = sum(q[c] * np.outer(p - np.eye(K)[c], p - np.eye(K)[c]) for c in range(K))
+        return mean - (np.diag(p) - np.outer(p, p))
+
+    u = q - p
+    np.testing.assert_allclose(shift(p, q), np.diag(u) - np.outer(p, u) - np.outer(u, p), atol=1e-15)
+    assert abs(shift(p, p)).max() < 1e-15 < abs(shift(p, q)).max()
+    assert abs(shift(np.array([0.5, 0.5, 0.0]), np.array([0.9, 0.1, 0.0]))).max() < 1e-15
+
+
 # Products and traces by hand
 
 
@@ -142,6 +158,22 @@ def test_a_network_of_output_biases_alone_obeys_the_prediction_exactly():
     losses, theta, x, y = problem(hidden=())
     found = traces(losses, theta, torch.zeros_like(x), y)
     torch.testing.assert_close(found["noise_ratio"], found["residual_squared"] / found["output_curvature"])
+
+
+def test_the_largest_mistake_bounds_noise_by_curvature():
+    """Theorem 4, with every eigenvalue: C ⪯ max ε/(1 − ε) G; and it is sharp for one example of two classes."""
+    for stretch in (1.0, 4.0):
+        losses, theta, x, y = problem(hidden=())
+        theta = stretch * theta
+        y = losses.outputs(theta, x).argmax(-1)  # all are classified correctly, by margins that grow
+        e = -torch.expm1(-losses(theta, x, y))
+        bound = (e / (1 - e)).amax(1)[:, None, None] * dense_gauss_newton(losses, theta, x, y)
+        gap = torch.linalg.eigvalsh(bound - dense_gradient_covariance(losses, theta, x, y))
+        assert (gap > -1e-12 * bound.norm(dim=(1, 2))[:, None]).all()
+        halved = torch.linalg.eigvalsh(0.02 * bound - dense_gradient_covariance(losses, theta, x, y))
+        assert (halved.amin(1) < 0).all()
+    r, A = np.array([-0.2, 0.2]), 0.16 * np.array([[1, -1], [-1, 1]])
+    np.testing.assert_allclose(np.outer(r, r), 0.2 / 0.8 * A, atol=1e-15)
 
 
 def test_scaling_the_loss_scales_C_twice_as_much_as_H():
@@ -216,7 +248,7 @@ def test_company_changes_no_number(result, tmp_path):
 
 
 def simulated(seed, *, fit=0.0, N=3000, K=4, P=6):
-    """Softmax regression with labels drawn from itself, of which a share ``fit`` is then fitted; weights grow by stages."""
+    """Softmax regression with labels drawn from itself, of which a share ``fit`` is then fitted; weights grow."""
     rng, rows = numpy_generator(seed, "softmax regression"), []
     for run_seed in range(8):
         W = rng.normal(size=(P, K)) / P**0.5

@@ -1,4 +1,4 @@
-"""The width of a minimum of the flipped loss: curvature with the labels that a run with fresh flips sees on average."""
+"""Runs with fresh label flips: the curvature of the loss that they descend, and how high above its bottom they float."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from threefactors._rng import generator
 from threefactors.experiments.probes import When
+from threefactors.experiments.runner import Result
 from threefactors.measurement import hessian, moments, top_eigenvalues
 from threefactors.training import Trainer
 
@@ -77,3 +79,23 @@ class FlippedCurvature:
             "trace_stderr": tr.stderr,
             "frobenius": square.value.clamp(min=0).sqrt(),
         }
+
+
+def heights(result: Result) -> pd.DataFrame:
+    """One row a run: how high it floated before it was quenched, and how wide the bottom is that it then came to.
+
+    result has ``FlippedLoss`` and ``GradientNoise`` at some times before the quench, ``FlippedLoss`` at the end. The
+    table of the runs, with bottom (the flipped loss at the end), flipped_loss and noise_trace (means over the looks),
+    excess = flipped_loss − bottom, and predicted_excess = (η/4S) noise_trace.
+    """
+    table = result.table().rename(columns={"flipped_loss": "bottom"}).assign(run=range(len(result)))
+    place = {run: i for i, run in enumerate(result.runs)}
+    looks = [
+        {"run": place[run], **{name: row[name] for name in ("flipped_loss", "noise_trace")}}
+        for run, record in zip(result.runs, result.records, strict=True)
+        for row in record["series"]
+    ]
+    before = pd.DataFrame(looks, columns=["run", "flipped_loss", "noise_trace"]).groupby("run").mean()
+    table = table.join(before, on="run").drop(columns="run")
+    excess = table["flipped_loss"] - table["bottom"]
+    return table.assign(excess=excess, predicted_excess=table["ratio"] / 4 * table["noise_trace"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
@@ -166,8 +167,14 @@ def _check_device(device: str) -> None:
 
 @cache
 def _workers(jobs: int) -> ProcessPoolExecutor:
-    """Kept from one sweep to the next. One thread in each: two that share a core only get in each other's way."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,))
+    """Kept from one sweep to the next."""
+    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
+
+
+def _start_worker() -> None:
+    """One thread in each: two that share a core only get in each other's way."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C is for the one who asked, who tells of it
 
 
 class _Progress:

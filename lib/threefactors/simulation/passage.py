@@ -1,4 +1,4 @@
-"""First-passage times: when does a trajectory first arrive?"""
+"""Seen along a trajectory: when it first arrives somewhere, and how fast it goes round."""
 
 from __future__ import annotations
 
@@ -57,3 +57,35 @@ def first_passage(
                 waiting = np.ones(left, dtype=bool)
                 advance = dynamics(left, draws)
     return steps
+
+
+def circulation_rate(
+    dynamics: Dynamics,
+    *,
+    step: float,
+    burn: int,
+    steps: int,
+    trajectories: int,
+    seed: int,
+    stream: str = "circulation",
+) -> float:
+    """Mean of θ₁ dθ₂ − θ₂ dθ₁ per unit of time in two dimensions: twice the area that a trajectory sweeps, with its sign.
+
+    0 under detailed balance. Trajectories start at the origin; ``burn`` steps are not counted. step: time of one step.
+    Errors: ValueError for counts below 1 (burn: 0), or a step that is not > 0.
+    """
+    if min(steps, trajectories) < 1 or burn < 0 or not step > 0:
+        raise ValueError(
+            f"burn={burn}, steps={steps}, trajectories={trajectories}, step={step}: use >= 0, >= 1, >= 1 and > 0"
+        )
+    x = np.zeros((2, trajectories))
+    before, swept = np.empty_like(x), np.zeros(trajectories)
+    advance = dynamics(trajectories, Draws(seed, stream, 0))
+    for t in range(burn):
+        advance(x, t)
+    for t in range(burn, burn + steps):
+        before[:] = x
+        advance(x, t)
+        # θ × dθ = θ × θ′, since θ × θ = 0
+        swept += before[0] * x[1] - before[1] * x[0]
+    return float(swept.mean() / (steps * step))

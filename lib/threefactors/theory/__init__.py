@@ -1,6 +1,101 @@
 """Theory: predictions in closed form, made without seeing any data."""
 
+from threefactors.theory.boltzmann import (
+    Density,
+    circulation,
+    finite_step_equation,
+    flip_noise,
+    free_energy,
+    gibbs_density,
+    laplace_log_odds,
+    stationary_density_1d,
+    temperature,
+)
 from threefactors.theory.clock import SeparableFlow, separable_flow
-from threefactors.theory.quadratic import excess_loss, stability_limit, stationary_covariance
+from threefactors.theory.epochs import crossover, epoch_autocovariance, epoch_variance, plateau
+from threefactors.theory.escape import kramers_rate, mean_escape_time
+from threefactors.theory.interpolation import one_logit_ratio, softmax_ratio
+from threefactors.theory.noise import batch_covariance, batch_kurtosis, tail_probability
+from threefactors.theory.ou import (
+    covariance_at,
+    lyapunov_covariance,
+    relaxation_time,
+    stationary_loss,
+    three_factor_loss,
+)
+from threefactors.theory.quadratic import (
+    covariance_after,
+    excess_loss,
+    relaxation_steps,
+    stability_limit,
+    stationary_covariance,
+)
+from threefactors.theory.regression import regression_covariance, regression_excess_loss, regression_limit
+from threefactors.theory.third_factor import (
+    added_noise,
+    example_noise,
+    importance_noise,
+    opposite_partners,
+    paired_noise,
+    quietest_probabilities,
+    relabeled_noise,
+)
+from threefactors.theory.weak import (
+    Circle,
+    diffusion_expectation,
+    equation,
+    equation_expectation,
+    sgd_expectation,
+    whole_steps,
+)
 
-__all__ = ["SeparableFlow", "excess_loss", "separable_flow", "stability_limit", "stationary_covariance"]
+__all__ = [
+    "Circle",
+    "Density",
+    "SeparableFlow",
+    "added_noise",
+    "batch_covariance",
+    "batch_kurtosis",
+    "circulation",
+    "covariance_after",
+    "covariance_at",
+    "crossover",
+    "diffusion_expectation",
+    "epoch_autocovariance",
+    "epoch_variance",
+    "equation",
+    "equation_expectation",
+    "example_noise",
+    "excess_loss",
+    "finite_step_equation",
+    "flip_noise",
+    "free_energy",
+    "gibbs_density",
+    "importance_noise",
+    "kramers_rate",
+    "laplace_log_odds",
+    "lyapunov_covariance",
+    "mean_escape_time",
+    "one_logit_ratio",
+    "opposite_partners",
+    "paired_noise",
+    "plateau",
+    "quietest_probabilities",
+    "regression_covariance",
+    "regression_excess_loss",
+    "regression_limit",
+    "relabeled_noise",
+    "relaxation_steps",
+    "relaxation_time",
+    "separable_flow",
+    "sgd_expectation",
+    "softmax_ratio",
+    "stability_limit",
+    "stationary_covariance",
+    "stationary_density_1d",
+    "stationary_loss",
+    "tail_probability",
+    "temperature",
+    "three_factor_loss",
+    "whole_steps",
+]

@@ -57,7 +57,7 @@ def gibbs_density(loss: Function, noise_scale: float, noise_variance: float, spa
 
     loss: values of θ (m,) to L (m,), in one dimension. Valid where p can be normalized and ``span`` holds all of it.
     Errors: ValueError where it still has weight at an end of span; noise as in ``temperature``.
-    Source: arXiv 1711.04623; C. Gardiner, Stochastic Methods, §5.2.
+    Source: arXiv 1711.04623; C. W. Gardiner, Stochastic Methods (Springer).
     """
     x = np.linspace(*span, POINTS)
     return _normalized(x, -loss(x) / temperature(noise_scale, noise_variance))
@@ -70,7 +70,7 @@ def stationary_density_1d(
 
     drift b and noise C: θ (m,) to (m,); a number for a constant C. Valid where C > 0 and the current vanishes at both
     ends. Errors: ValueError for a C that is not > 0, or a density that cannot be normalized on ``span``.
-    Source: C. Gardiner, Stochastic Methods, §5.2.2.
+    Source: C. W. Gardiner, Stochastic Methods (Springer).
     """
     x = np.linspace(*span, POINTS)
     slope, C = log_scale(drift, noise, noise_scale, x)

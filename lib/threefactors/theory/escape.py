@@ -20,7 +20,7 @@ def mean_escape_time(
     noise C: θ (m,) to (m,), or a number for C; ``wall`` reflects: put it behind the start, as far out as the process
     never goes. The unit is that of dt, in which one step of SGD takes η. Errors: ValueError unless start lies between
     wall and target and C > 0, or for a time beyond the range of numbers.
-    Source: C. Gardiner, Stochastic Methods, §5.5.
+    Source: C. W. Gardiner, Stochastic Methods (Springer).
     """
     if not (wall <= start <= target or wall >= start >= target) or wall == target:
         raise ValueError(f"start={start} is not between wall={wall} and target={target}; put the wall behind the start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -18,8 +19,8 @@ def within_own_interval(
     """Each cell's mean with an interval that holds for all points at once, beside the prediction.
 
     Bonferroni: every one of ``points`` intervals has confidence 1 − (1 − level)/points, so that all of them together
-    hold the true means with at least ``level``. Columns: those of ``summarize``, ``predicted``, ``error`` (value/predicted
-    − 1) and ``inside``. Errors: ValueError for fewer ``points`` than this table alone has.
+    hold the true means with at least ``level``. Columns: those of ``summarize``, ``predicted``, ``error`` = value over
+    predicted − 1, and ``inside``. Errors: ValueError for fewer ``points`` than this table alone has.
     """
     predicted = table.groupby(list(by), as_index=False)[f"predicted_{measure}"].first()
     if points < len(predicted):
@@ -30,111 +31,89 @@ def within_own_interval(
     return cells.assign(error=cells["value"] / cells["predicted"] - 1, inside=inside)
 
 
-_LOSS = {
-    "measures": ("excess_loss",),
-    "quantity": "relative error of the predicted {measure}",
-    "statistic": relative_error,
-    "needs": ("predicted_excess_loss",),
-}
-
 # The law is the first order in η, and the next order is known: it adds at most ηλ/(2 − ηλ) to the height, 2 % at the
-# largest ηλ = 0.04 of its experiment. Five percent leaves room for that and for little else: a factor of 2 is off
-# by 50 % or 100 %, and √S for S by 65 % or 180 % at S = 8 already. It must hold at every batch size by itself, so that an error in
-# one direction at a small batch cannot make up for one in the other at a large batch.
+# largest ηλ = 0.04 of its experiment. Five percent leaves room for that and for little else: a factor of 2 is off by
+# 50 % or 100 %, and √S for S by 65 % or 180 % at S = 8 already. It must hold at every batch size by itself, so that an
+# error in one direction at a small batch cannot make up for one in the other at a large batch.
 C13a = Claim(
     id="C13a",
     statement="In the stationary state the mean loss lies (η/4S) Tr C above the minimum, whatever C is",
     source=PAPER + ", for C = H; that the law needs no such assumption is derived here",
     prediction="E[L] − L* = (η/4S) Tr C without a fitted constant, for ηλ up to 0.04",
+    measures=("excess_loss",),
+    quantity="relative error of the predicted {measure}",
+    statistic=relative_error,
     rule=Equivalent(0.05),
     each="batch_size",
-    **_LOSS,
+    needs=("predicted_excess_loss",),
 )
 
 # No approximation is left in the law of the discrete steps, so only the error of the simulation has to fit into the
 # margin: below 1 % by design. The term ηHΣH, left out, makes an error of 2.5 % at ηλ = 0.05, but of 90 % at 1.9.
-C13b = Claim(
+C13b = replace(
+    C13a,
     id="C13b",
     statement="Discrete SGD in a bowl obeys HΣ + ΣH − ηHΣH = (η/S)C up to the limit of stability",
     source="derived here; Liu, Ziyin & Ueda (arXiv 2012.03636)",
     prediction="E[L] − L* = ½ Tr HΣ without a fitted constant, at every ηλ from 0.05 to 1.9",
     rule=Equivalent(0.03),
     each="lr",
-    **_LOSS,
 )
 
 # The same margin as where the first-order law is valid. The theory itself expects this one to be REFUTED.
-C13c = Claim(
+C13c = replace(
+    C13a,
     id="C13c",
     statement="The first-order law (η/4S) Tr C holds at any stable learning rate",
     source="the law of C13a, taken beyond its validity",
     prediction="to be refuted: for C = H the height is 2/(2 − ηλ) times as large in a direction of curvature λ",
-    rule=Equivalent(0.05),
     each="lr",
-    **_LOSS,
 )
 
 # What C = H does buy: a round cloud. For another C the round cloud of the same height has (η/2S) Tr C/Tr H, and that is
 # what it is held against, so that shape alone is judged. Margin as in C13a, whose experiment it shares.
-C13d = Claim(
+C13d = replace(
+    C13a,
     id="C13d",
     statement="The stationary cloud is round: Σ = (η/2S) I",
     source=PAPER + ", for C = H",
     prediction="the same variance in every eigendirection of H where C = H; to be refuted for any other C",
     measures=("variance",),
     quantity="relative error of a round cloud's {measure}",
-    statistic=relative_error,
-    rule=Equivalent(0.05),
     axes=("direction", "lr", "batch_size"),
     each="direction",
     needs=("predicted_variance",),
 )
 
 # The law on the way to the stationary state has no approximation either: margin as in C13b.
-C13e = Claim(
+C13e = replace(
+    C13b,
     id="C13e",
     statement="The cloud relaxes by the factor (1 − ηλ_i)(1 − ηλ_j) a step, entry by entry",
     source="derived here",
     prediction="the mean height after t steps from the bottom, at each t from a tenth of the relaxation time to three",
-    rule=Equivalent(0.03),
     axes=("steps", "batch_size"),
     each="steps",
-    **_LOSS,
 )
 
 # Products of random matrices have heavier tails than sums of noise, and the averages converge more slowly: 5 %.
-L1 = Claim(
+L1 = replace(
+    C13a,
     id="L1",
     statement="In linear regression the Hessian of the batch is noise too, and raises the loss further",
     source="Liu, Ziyin & Ueda (arXiv 2012.03636); Ziyin et al. (arXiv 2102.05375); derived here",
     prediction="isotropic inputs: variance ησ²/(S[2 − ηa(1 + (D+1)/S)]), at fixed η/S and every S",
-    rule=Equivalent(0.05),
     axes=("ratio", "batch_size"),
-    each="batch_size",
-    **_LOSS,
 )
 
 # The rival that the same runs refute, if L1 is right: additive noise with the same C, exact in η.
-L1b = Claim(
+L1b = replace(
+    L1,
     id="L1b",
     statement="In linear regression noise that does not depend on θ is description enough",
     source="the law of C13b with the C of the minimum",
     prediction="to be refuted: it misses the factor 1 + (D+1)/S on ηa",
-    rule=Equivalent(0.05),
-    axes=("ratio", "batch_size"),
-    each="batch_size",
-    **_LOSS,
 )
-
-_VARIANCE = {
-    "measures": ("variance",),
-    "quantity": "relative error of the predicted {measure}",
-    "statistic": relative_error,
-    "rule": Equivalent(0.05),
-    "axes": ("curvature",),
-    "each": "curvature",
-    "needs": ("predicted_variance",),
-}
 
 # The exact sum over the lags of the noise is the prediction; plateau and crossover are its limits, and are drawn but
 # not judged. Five percent tells it from the law with replacement, which is off by about 2 at the crossover and without
@@ -144,13 +123,19 @@ L2 = Claim(
     statement="Sampled by epochs, flat directions fluctuate less: their variance levels off near η²σ²M/6",
     source="Kühn & Rosenow (arXiv 2306.05300); derived here",
     prediction="the variance with noise of covariance C[δ − (M−|h|)₊/(M(M−1))] at lag h, at every curvature",
-    **_VARIANCE,
+    measures=("variance",),
+    quantity="relative error of the predicted {measure}",
+    statistic=relative_error,
+    rule=Equivalent(0.05),
+    axes=("curvature",),
+    each="curvature",
+    needs=("predicted_variance",),
 )
 
-L2b = Claim(
+L2b = replace(
+    L2,
     id="L2b",
     statement="Sampled by epochs, SGD fluctuates as if it were sampled with replacement",
     source="what the stochastic differential equation assumes",
     prediction="to be refuted: below the crossover λ ≈ 3/(ηM) the noise is paid back before it is forgotten",
-    **_VARIANCE,
 )

@@ -1,0 +1,88 @@
+"""Figures of two minima: where the density lies, which is the likelier, and how probability goes round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from threefactors.presentation.comparison import points_on_law
+from threefactors.presentation.figures import COLORS, GRAY, shades
+
+
+def densities(curves: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Stationary densities ``density`` at ``x``, one for each ``label``, over the ``loss`` (gray, its own scale)."""
+    ax = ax or plt.figure(figsize=(5.2, 3.4)).add_subplot()
+    labels = list(dict.fromkeys(curves["label"]))
+    first = curves[curves["label"] == labels[0]]
+    top = curves["density"].max()
+    scale = top / first["loss"].max()
+    ax.fill_between(first["x"], scale * first["loss"].min(), scale * first["loss"], color=GRAY, alpha=0.15, lw=0)
+    ax.plot(first["x"], scale * first["loss"], color=GRAY, ls="--", lw=1.4, label="loss $V$")
+    for label, color in zip(labels, shades(len(labels)), strict=True):
+        curve = curves[curves["label"] == label]
+        ax.plot(curve["x"], curve["density"], color=color, label=label)
+    ax.axhline(0, color=GRAY, lw=0.6)
+    ax.set(xlabel="$x$", ylabel="probability density", ylim=(1.08 * scale * first["loss"].min(), 1.05 * top))
+    ax.legend(handlelength=1.3)
+    return ax
+
+
+def odds(
+    points: pd.DataFrame,
+    law: pd.DataFrame,
+    *,
+    x: str = "inverse_noise",
+    by: str | None = None,
+    flips: Sequence[float] = (),
+    ax: Axes | None = None,
+) -> Axes:
+    """Log-odds of the narrow minimum against 1/(nσ²), as ``points_on_law``; a vertical line at each of ``flips``."""
+    ax = points_on_law(
+        points,
+        law,
+        x=x,
+        by=by,
+        xlabel="$1/(n\\sigma^2)$",
+        ylabel="$\\ln(p_A/p_B)$, narrow over wide",
+        scales=("linear", "linear"),
+        ax=ax,
+    )
+    ax.axhline(0, color=GRAY, lw=0.8)
+    for flip in flips:
+        ax.axvline(flip, color=COLORS[2], lw=1.1, ls=":")
+    return ax
+
+
+def escapes(points: pd.DataFrame, law: pd.DataFrame, *, by: str, ax: Axes | None = None) -> Axes:
+    """Mean escape time against 1/(nσ²), as ``points_on_law``: a straight line is Arrhenius' law."""
+    return points_on_law(
+        points,
+        law,
+        x="inverse_noise",
+        by=by,
+        xlabel="$1/(n\\sigma^2)$",
+        ylabel="mean escape time (steps)",
+        scales=("linear", "log"),
+        ax=ax,
+    )
+
+
+def current(field: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Stationary density in two dimensions and its current, on a grid ``x``, ``y``: ``density``, ``u``, ``v``.
+
+    Lines of equal density, and arrows whose length is the current.
+    """
+    ax = ax or plt.figure(figsize=(4.2, 3.8)).add_subplot()
+    grid = {name: field.pivot(index="y", columns="x", values=name) for name in ("density", "u", "v")}
+    X, Y = grid["density"].columns.to_numpy(), grid["density"].index.to_numpy()
+    ax.contour(X, Y, grid["density"], levels=5, colors=GRAY, linewidths=0.9)
+    coarse = slice(2, None, 4)
+    u, v = (grid[name].to_numpy()[coarse, coarse] for name in ("u", "v"))
+    ax.quiver(X[coarse], Y[coarse], u, v, color=COLORS[0], angles="xy", width=0.006, scale=field.attrs.get("scale"))
+    ax.set(xlabel="$\\theta_1$", ylabel="$\\theta_2$")
+    ax.set_aspect("equal")
+    ax.grid(False)
+    return ax
