@@ -60,7 +60,8 @@
 #
 # 1. **Fresh labels.** Each drawn example gets $m$ labels, drawn anew from its own distribution, and the gradient
 #    $g_i(y)$ is averaged over them. With $\bar g_i$ and $V_i$ the mean and the covariance of $g_i(y)$ over the labels,
-#    $C = \operatorname{Cov}_i(\bar g_i) + \langle V_i\rangle/m$. The mean, and so the objective, does not depend on $m$.
+#    $C = \operatorname{Cov}_i(\bar g_i) + \langle V_i\rangle/m$. The mean, and so the objective, does not depend
+#    on $m$.
 # 2. **Added noise.** Gaussian noise of covariance $D$ on each step's gradient gives $C = C_0 + S D$.
 # 3. **Importance weights.** Example $i$ drawn with probability $q_i$ and weighted by $1/(N q_i)$ gives
 #    $C = \sum_i g_i g_i^\top/(N^2 q_i) - g g^\top$. Its trace is smallest for $q_i \propto \lVert g_i\rVert$, where it
@@ -95,16 +96,16 @@
 #
 # :::{admonition} Corollary (where $C = H$ holds exactly)
 # :class: tip
-# At parameters where $p_i = q_i$ for all $i$, the loss is at its global minimum $L^* = \langle \mathrm{entropy}(q_i)\rangle > 0$
-# and $C = H/m$.
+# At parameters where $p_i = q_i$ for all $i$, the loss is at its global minimum
+# $L^* = \langle \mathrm{entropy}(q_i)\rangle > 0$, and $C = H/m$.
 # :::
 #
 # :::{dropdown} Proof
-# Cross-entropy against $q_i$ is at least the entropy of $q_i$, with equality for $p_i = q_i$. With $J_i$ the Jacobian of
-# the logits, $g_i(y) = J_i^\top(p_i - e_y)$, so that $\bar g_i = J_i^\top(p_i - q_i) = 0$ and
+# Cross-entropy against $q_i$ is at least the entropy of $q_i$, with equality for $p_i = q_i$. With $J_i$ the Jacobian
+# of the logits, $g_i(y) = J_i^\top(p_i - e_y)$, so that $\bar g_i = J_i^\top(p_i - q_i) = 0$ and
 # $V_i = J_i^\top(\operatorname{diag} q_i - q_i q_i^\top) J_i$; hence $C = \langle V_i\rangle/m$. The Hessian is
-# $\langle J_i^\top(\operatorname{diag} p_i - p_i p_i^\top)J_i\rangle + \langle\sum_k (p_i-q_i)_k \nabla^2 z_{ik}\rangle$
-# with logits $z_{ik}$; the second part vanishes, the first is $\langle V_i\rangle$. $\square$
+# $\langle J_i^\top(\operatorname{diag} p_i - p_i p_i^\top)J_i\rangle
+# + \langle\sum_k (p_i-q_i)_k \nabla^2 z_{ik}\rangle$ with logits $z_{ik}$; the second part vanishes, the first is $\langle V_i\rangle$. $\square$
 # :::
 #
 # A minimum that fits its *hard* labels has no gradient noise at all, and the assumption $C = H$ contradicts itself. One
@@ -113,7 +114,11 @@
 # ## Predictions
 #
 # The claims and their rules are in `threefactors.inference.claims.third_factor`, written before the runs that are
-# judged; learning rates, batch sizes and training times were chosen on a few pilot runs of the network.
+# judged; learning rates, batch sizes and training times were chosen on a few pilot runs of the network. A first
+# experiment, on twice the examples and with three looks at the height in place of six, could not measure the slope of
+# C12b well enough to decide. The rule stayed as it was, and the experiment was made again, on new seeds: it is the one
+# that follows, and the only one of the two that is judged. (The first supported C12c in all three arms. The bowl, in
+# turn, was tried with half the trajectories, which left C12a undecided, and is shown at its original size.)
 #
 # - **C12a**, bowl: the height follows the closed form, for every way and every strength, to 2 %.
 # - **C12b**, network: the height above the minimum is proportional to $\operatorname{Tr} C$; the slope on logarithmic
@@ -152,13 +157,16 @@ from threefactors.theory.third_factor import (
 
 SIZES = {
     "smoke": dict(
-        seeds=5, trajectories=64, observe=100, data="digits", hidden=(8, 8), epochs=4, quench=2.0,
+        seeds=5, trajectories=64, observe=100,
+        data="digits", examples=288, hidden=(8, 8), epochs=8, quench=2.0,
     ),
     "laptop": dict(
-        seeds=8, trajectories=512, observe=400, data="digits", hidden=(32, 32), epochs=56, quench=20.0,
+        seeds=8, trajectories=512, observe=400,
+        data="digits", examples=576, hidden=(32, 32), epochs=112, quench=20.0,
     ),
     "paper": dict(
-        seeds=16, trajectories=4096, observe=1000, data="mnist", hidden=(64, 64), epochs=4, quench=40.0,
+        seeds=16, trajectories=4096, observe=1000,
+        data="mnist", examples=9216, hidden=(64, 64), epochs=16, quench=40.0,
     ),
 }
 size = SimpleNamespace(**SIZES[scale])
@@ -199,9 +207,10 @@ rows = []
 for (way, strength), (sampler, added, keep, own) in changes.items():
     bowl = sampled_bowl(H, data, lr, batch_size, sampler, added)
     bottom = keep * data.mean(axis=0) / curvatures
-    row = dict(way=way, change=f"{way} {strength}", predicted_loss=excess_loss(H, own, lr, batch_size))
+    change, law = f"{way} {strength}", excess_loss(H, own, lr, batch_size)
+    row = dict(way=way, change=change, predicted_loss=law)
     for seed in range(size.seeds):
-        square = stationary_squares(bowl, bottom, seed=seed, stream=row["change"], **times)
+        square = stationary_squares(bowl, bottom, seed=seed, stream=change, **times)
         rows.append(row | dict(seed=seed, loss=curvatures @ square / 2))
 bowls = pd.DataFrame(rows)
 
@@ -214,7 +223,8 @@ from threefactors.presentation.prose import by_id, glue, in_words
 
 points = summarize(bowls, "loss", by=["way", "change", "predicted_loss"], log=False)
 span = np.array([points.predicted_loss.min() / 1.2, points.predicted_loss.max() * 1.2])
-glue(**{"third-worst": 100 * (points.value / points.predicted_loss - 1).abs().max(), "third-span": span[1] / span[0] / 1.44})
+glue(**{"third-worst": 100 * (points.value / points.predicted_loss - 1).abs().max()})
+glue(**{"third-span": points.predicted_loss.max() / points.predicted_loss.min()})
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-bowl", "caption": "Height above the minimum of a bowl, measured with real batches against predicted from the closed form of C, at one learning rate and one batch size. Each point is one way and one strength, mean over seeds with 95 % interval (most are smaller than the point). The line is equality; nothing is fitted. What to see: all ways lie on one line."}, "image": {"alt": "Measured against predicted height above the minimum for five ways to change the gradient covariance; the points lie on the diagonal.", "classes": "dark-light"}}
 diagonal = pd.DataFrame({"predicted_loss": span, "y": span, "label": "equal"})
@@ -238,20 +248,20 @@ figures.alone(
 
 # %%
 white = (data - data.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(C)).T
-small_lr, longer = lr / 8, times | dict(settle=800, observe=4 * size.observe)
+small_lr, longer = lr / 8, times | dict(settle=400, observe=2 * size.observe)
 three_factor = np.diag(stationary_covariance(H, H, small_lr, batch_size))
-rows, heights_of_shapes = [], []
+rows, of_shapes = [], []
 for noise, power in {"C = H": 1, "C = I": 0, "C = H²": 2}.items():
     values = curvatures**power * curvatures.sum() / (curvatures**power).sum()
     bowl = sampled_bowl(H, white * np.sqrt(values), small_lr, batch_size)
     general = np.diag(stationary_covariance(H, np.diag(values), small_lr, batch_size))
     for seed in range(size.seeds):
         square = stationary_squares(bowl, 0 * values, seed=seed, stream=noise, **longer)
-        heights_of_shapes.append(dict(change=noise, seed=seed, loss=curvatures @ square / 2))
-        for k in range(4):
-            row = dict(noise=noise, curvature=curvatures[k], seed=seed, spread=square[k])
-            rows.append(row | dict(general=general[k], three_factor=three_factor[k]))
-clouds = pd.DataFrame(rows)
+        of_shapes.append(dict(change=noise, seed=seed, loss=curvatures @ square / 2))
+        columns = dict(curvature=curvatures, spread=square, general=general)
+        rows.append(pd.DataFrame(columns).assign(noise=noise, seed=seed))
+clouds = pd.concat(rows, ignore_index=True)
+clouds["three_factor"] = clouds.curvature.map(dict(zip(curvatures, three_factor)))
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-cloud", "caption": "Spread of the stationary cloud along each eigenvector of the Hessian, for three gradient covariances of the same trace. Points: mean over seeds with 95 % interval; lines in their colors: the general relation; dashed: the three-factor relation, which does not know C. What to see: the dashed line fits one color only."}, "image": {"alt": "Spread against curvature, both logarithmic, for three noise shapes: rising, flat and falling lines with points on them, and a dashed flat line.", "classes": "dark-light"}}
 spread = summarize(clouds, "spread", by=["noise", "curvature"], log=False)
@@ -275,45 +285,45 @@ figures.alone(
 # - *importance*: weights from $q_i \propto e^{\kappa z_i}$ with fixed normal $z_i$, which multiply the second moment by
 #   about $e^{\kappa^2}$.
 #
-# (Pairs are left out here: partners chosen without knowing $\theta$ hardly lower the noise of this network. So is
-# noise of covariance $\sigma^2 I$, most of which falls into flat directions that have no time to become stationary.)
+# (Pairs are left out here: in a pilot run, partners chosen without knowing $\theta$ did not lower the noise of this
+# network. So is noise of covariance $\sigma^2 I$: a larger batch does not quench it, and most of it must fall into flat
+# directions that have no time to become stationary.)
 #
-# What is the height above *its* minimum? The flipped loss is averaged over the last three epochs; then each run is
-# quenched: it goes on with batches 18 times as large, whose noise is negligible, and comes to rest. The difference is
-# the height, and the Hessian of the flipped loss at the bottom is the width of the minimum.
+# What is the height above *its* minimum? The flipped loss is averaged over looks at the end of the last six epochs; then each run is
+# quenched: it goes on with batches 18 times as large, which leave an eighteenth of the noise, and comes down. The
+# difference is the height, and the Hessian of the flipped loss at the bottom is the width of the minimum.
 
 # %%
 from threefactors import MLP, AtClock, Clock, Step, Sweep, Task, run
 from threefactors.experiments.flipped import FlippedCurvature, heights
 from threefactors.experiments.probes import FlippedLoss, GradientNoise
 from threefactors.inference.claims import third_factor as claims
-from threefactors.settings import Settings
-from threefactors.training import load
 
 rate, batch = 0.1, 16
-N = len(load(size.data, Settings.from_environment().data).y_train)
-pass_time = N // batch * rate
-floating = AtClock(tuple((size.epochs - k) * pass_time for k in (2, 1, 0)))
+pass_time = size.examples // batch * rate  # clock of an epoch
+floating = AtClock(tuple((size.epochs - k) * pass_time for k in range(6)[::-1]))
 same = dict(
     lr=rate, batch_size=batch, sampling="replacement", label_flips=0.5,
-    batch_schedule=Step(at=(size.epochs,), factor=18), seed=range(size.seeds),
+    batch_schedule=Step(at=(size.epochs,), factor=18), seed=range(8, 8 + size.seeds),
     until=Clock(size.epochs * pass_time + size.quench),
 )
-probes = [FlippedLoss(at=floating), GradientNoise(at=floating), FlippedLoss(), FlippedCurvature()]
+looks = [FlippedLoss(at=floating), GradientNoise(at=floating)]
+probes = [*looks, FlippedLoss(), FlippedCurvature()]
 like_c = dict(label_draws=2, gradient_noise_like="covariance")
 arms = {
     "label draws": dict(label_draws=[1, 2, 4, 8]),
     "added noise": like_c | dict(gradient_noise=[0.0, 1.0, 3**0.5]),
     "importance": dict(importance=[0.0, 0.6, 0.9, 1.1]),
 }
-task = Task(size.data, MLP(size.hidden))
-nets = {arm: heights(run(Sweep.grid(task, **same, **own), probes)) for arm, own in arms.items()}
+task = Task(size.data, MLP(size.hidden), train_size=size.examples)
+results = {arm: run(Sweep.grid(task, **same, **own), probes) for arm, own in arms.items()}
 dials = {
     "label draws": lambda t: 1 / t.label_draws,
     "added noise": lambda t: 1 + t.gradient_noise**2,
     "importance": lambda t: np.exp(t.importance**2),
 }
-nets = {arm: table.assign(noise_dial=dials[arm], arm=arm) for arm, table in nets.items()}
+nets = {arm: heights(result) for arm, result in results.items()}
+nets = {arm: net.assign(noise_dial=dials[arm], arm=arm) for arm, net in nets.items()}
 
 # %% tags=["remove-cell"]
 every = pd.concat(nets.values())
@@ -364,10 +374,14 @@ figures.alone(
 #
 # Second, the height. On {numref}`fig-third-height` it stands to $(\eta/4S)\operatorname{Tr}C$ as
 # {glue:text}`third-ratio-1:.2f` for $m=1$, {glue:text}`third-ratio-2:.2f`, {glue:text}`third-ratio-4:.2f` and
-# {glue:text}`third-ratio-8:.2f` for $m=8$. Two things bend the line, in opposite directions at its ends. The loss still
-# sinks slowly for all runs, and what it sinks during the quench counts as height, which matters where the height is
-# small. And flat directions, which hold a part of the height, do not come to rest within the quench; the wider the
-# minimum, the larger that part.
+# {glue:text}`third-ratio-8:.2f` for $m=8$. Two things must bend the line, in opposite directions at its ends, and are
+# not told apart here. The loss still sinks slowly for all runs, and what it sinks during the quench counts as height,
+# which matters where the height is small. And flat directions, which hold a part of the height, do not come to rest
+# within the quench; the wider the minimum, the larger that part.
+#
+# Importance weights are the roughest of the three ways, and the arm with the least precise answers. A few examples come
+# rarely and with large weights. Their kicks are hard to count in a sample of batches, and may be too large for the bowl;
+# this chapter has not tested whether that is what sets this arm apart.
 #
 # Third, the width. The regression is on the *dial* and not on the measured $\operatorname{Tr}C$: since $C$ is close to
 # $H/m$, a narrow minimum makes its own noise larger, and part of what {numref}`fig-third-width` has on its two axes is
@@ -390,10 +404,12 @@ tr_h, small_tr_h = (excess_loss(H, H, step, batch_size) for step in (lr, small_l
 pairs_of = [(claims.C12a.at("simulation", "bowl"), bowls)]
 for claim, law in ((claims.C12d, "general"), (claims.C12e, "three_factor")):
     for noise, table in shapes.items():
-        pairs_of.append((claim.at("simulation", noise), table.assign(predicted_spread=table[law])))
-equal_trace = pd.DataFrame(heights_of_shapes).assign(predicted_loss=small_tr_h)
+        table = table.assign(predicted_spread=table[law])
+        pairs_of.append((claim.at("simulation", noise), table))
+equal_trace = pd.DataFrame(of_shapes).assign(predicted_loss=small_tr_h)
 pairs_of.append((claims.C12f.at("simulation", "Tr C = Tr H"), equal_trace))
-pairs_of.append((claims.C12f.at("simulation", "C changed"), bowls.assign(predicted_loss=tr_h)))
+changed = bowls.assign(predicted_loss=tr_h)
+pairs_of.append((claims.C12f.at("simulation", "C changed"), changed))
 for claim in (claims.C12b, claims.C12c):
     pairs_of += [(claim.at("equal clock", arm), table) for arm, table in nets.items()]
 verdicts = judge_family(*zip(*pairs_of))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from threefactors.inference import (
     SUPPORTED,
     UNDECIDED,
     VOID,
+    Claim,
     SeedMean,
     claims,
     judge,
@@ -253,7 +255,10 @@ def test_void_members_still_count_and_results_are_found_by_protocol_and_arm():
 
 
 def test_registry_is_complete_and_bound_claims_leave_it_alone():
-    assert list(CLAIMS) == ["C3a", "C3b", "C3c", "C4"]
+    own = {name: value for name, value in vars(claims).items() if isinstance(value, Claim)}
+    assert own == CLAIMS
+    files = list(Path(claims.__file__).parent.glob("[a-z]*.py"))
+    assert len(CLAIMS) == sum(len(re.findall(r"^\w+ = (?:Claim|replace)\(", f.read_text(), re.M)) for f in files)
     assert claims.C3b is CLAIMS["C3b"]
     for protocol in PROTOCOLS:
         assert claims.C3b.at(protocol, arm="x").protocol == protocol

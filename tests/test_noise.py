@@ -4,12 +4,14 @@ import itertools
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.stats import norm
 from threefactors._rng import generator, numpy_generator
 from threefactors.measurement import gradient_covariance
 from threefactors.measurement.projections import projections
+from threefactors.presentation.noise import points_at_settings
 from threefactors.simulation.batches import means_of_batches
 from threefactors.theory.noise import batch_covariance, batch_kurtosis, tail_probability
 from threefactors.training.losses import StackLosses
@@ -99,6 +101,13 @@ def test_projections_are_those_of_each_examples_gradient():
         torch.testing.assert_close(found[r, :, b], g[0] @ u[r])
     along = (gradient_covariance(losses, theta, x, y) @ u * u).sum(1)  # uᵀCu
     torch.testing.assert_close(found.var(-1, correction=0), along)
+
+
+def test_the_axis_names_the_settings_that_were_measured():
+    points = pd.DataFrame({"lr": [0.05, 0.4, 0.05], "value": 1.0, "low": 0.5, "high": 2.0})
+    ax = points_at_settings(points, pd.DataFrame({"lr": [0.05, 0.4], "y": 1.0}), x="lr", xlabel="x", ylabel="y")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0.05", "0.4"]
+    assert len(ax.get_xticks(minor=True)) == 0
 
 
 @pytest.mark.parametrize(

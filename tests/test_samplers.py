@@ -63,10 +63,10 @@ def test_a_batch_of_pairs_against_enumeration_of_all_batches():
 def test_the_bowl_reaches_its_stationary_law():
     """Diagonal and coupled noise, plain sampling and added noise; the seeds give the standard error."""
     rng = numpy_generator(0, "bowl")
-    data, H, eta = rng.normal(size=(20, 2)) + [1.0, 0.0], np.diag([0.5, 2.0]), 0.4
+    data, H, eta = rng.normal(size=(20, 2)) + [1.0, 0.0], np.diag([0.5, 2.0]), 0.4  # noqa: RUF005
     D = np.array([[0.5, 0.2], [0.2, 0.3]])
     bowl = sampled_bowl(H, data, eta, S, added=D)
-    start, how = np.linalg.solve(H, data.mean(0)), dict(settle=60, observe=150, trajectories=200, stream="t")
+    start, how = np.linalg.solve(H, data.mean(0)), {"settle": 60, "observe": 150, "trajectories": 200, "stream": "t"}
     found = np.array([stationary_squares(bowl, start, seed=s, **how) for s in range(8)])
     exact = np.diag(stationary_covariance(H, example_noise(data) + S * D, eta, S))
     assert (np.abs(found.mean(0) - exact) < 4.5 * found.std(0, ddof=1) / np.sqrt(8)).all()
@@ -75,7 +75,7 @@ def test_the_bowl_reaches_its_stationary_law():
 
 def test_same_seed_same_numbers():
     bowl = sampled_bowl(np.eye(1), VALUES[:, None], 0.1, S, Importance(Q))
-    how = dict(settle=3, observe=2, trajectories=5, stream="t")
+    how = {"settle": 3, "observe": 2, "trajectories": 5, "stream": "t"}
     assert stationary_squares(bowl, [0.0], seed=1, **how) == stationary_squares(bowl, [0.0], seed=1, **how)
     assert stationary_squares(bowl, [0.0], seed=1, **how) != stationary_squares(bowl, [0.0], seed=2, **how)
 

@@ -1,4 +1,4 @@
-"""The third factor: each closed form of C against every possible batch, C = H/m, and claims that notice planted bugs."""
+"""The third factor: closed forms of C against every possible batch, C = H/m, and claims that notice planted bugs."""
 
 import itertools
 
@@ -25,7 +25,7 @@ from threefactors.theory.third_factor import (
 from threefactors.training.losses import StackLosses
 from threefactors.training.models import MLP
 
-G = numpy_generator(0, "gradients").normal(size=(4, 2)) + [1.0, 0.0]
+G = numpy_generator(0, "gradients").normal(size=(4, 2)) + [1.0, 0.0]  # noqa: RUF005
 N, S = len(G), 2
 
 
@@ -165,7 +165,7 @@ def measured():
             squares = stationary_squares(
                 bowl, bottom, settle=40, observe=200, trajectories=400, seed=seed, stream=f"test {change}"
             )
-            rows.append(dict(change=change, seed=seed, loss=0.5 * float(np.diag(H) @ squares)))
+            rows.append({"change": change, "seed": seed, "loss": 0.5 * float(np.diag(H) @ squares)})
     return pd.DataFrame(rows)
 
 
@@ -211,7 +211,9 @@ def test_only_the_general_relation_knows_a_cloud_whose_noise_is_not_the_hessian(
     rng, rows = numpy_generator(5, "cloud"), []
     for k, exact in enumerate(np.diag(stationary_covariance(H, np.eye(2), ETA, BATCH))):
         for seed in range(SEEDS):
-            rows.append(dict(direction=f"λ = {H[k, k]}", k=k, seed=seed, spread=exact * (1 + 0.01 * rng.normal())))
+            rows.append(
+                {"direction": f"λ = {H[k, k]}", "k": k, "seed": seed, "spread": exact * (1 + 0.01 * rng.normal())}
+            )
     table = pd.DataFrame(rows)
     for claim, noise, verdict in ((C12d, np.eye(2), SUPPORTED), (C12e, H, REFUTED)):
         law = np.diag(stationary_covariance(H, noise, ETA, BATCH))
@@ -228,8 +230,8 @@ def test_the_trace_of_the_hessian_sets_the_loss_only_where_it_is_that_of_the_noi
 @pytest.mark.parametrize(("exponent", "verdict"), [(1.0, SUPPORTED), (0.5, REFUTED), (2.0, REFUTED), (0.0, REFUTED)])
 def test_height_of_a_network_on_the_trace_of_its_noise(exponent, verdict):
     rng = numpy_generator(6, "network")
-    rows = [dict(noise_dial=d, seed=s, noise_trace=40 * d**0.6, clock=200.0, finished=True, diverged=False,
-                 excess=0.01 * (d**0.6) ** exponent * np.exp(0.1 * rng.normal()))
+    rows = [{"noise_dial": d, "seed": s, "noise_trace": 40 * d**0.6, "clock": 200.0, "finished": True, "diverged": False,  # noqa: E501
+                 "excess": 0.01 * (d**0.6) ** exponent * np.exp(0.1 * rng.normal())}
             for d in (1.0, 0.5, 0.25, 0.125) for s in range(8)]  # fmt: skip
     assert judge(C12b.at("equal clock"), pd.DataFrame(rows)).verdict == verdict
 
@@ -237,7 +239,7 @@ def test_height_of_a_network_on_the_trace_of_its_noise(exponent, verdict):
 @pytest.mark.parametrize(("slope", "verdict"), [(-0.3, SUPPORTED), (0.3, REFUTED)])
 def test_width_of_a_network_on_the_dial(slope, verdict):
     rng = numpy_generator(7, "network")
-    common = dict(clock=200.0, finished=True, diverged=False, sharpness_converged=True)
+    common = {"clock": 200.0, "finished": True, "diverged": False, "sharpness_converged": True}
     rows = [dict(noise_dial=d, seed=s, **common, **{m: 3 * d**slope * np.exp(0.05 * rng.normal())
                  for m in ("sharpness", "trace", "frobenius")})
             for d in (1.0, 0.5, 0.25) for s in range(8)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Runs with fresh label flips: the curvature of the loss that they descend, and how high above its bottom they float."""
+"""Runs with fresh label flips: the curvature of the loss they descend, and how high above its bottom they float."""
 
 from __future__ import annotations
 

@@ -24,7 +24,10 @@ def effective_size(samples: ArrayLike) -> float:
 
 
 def autocorrelation_time(samples: ArrayLike) -> float:
-    """Samples in a row that are worth one independent one, T·K/N_eff = 1 + 2 Σ_h (1 − h/T) ρ_h. As ``effective_size``."""
+    """Samples in a row that are worth one independent one: T·K/N_eff = 1 + 2 Σ_h (1 − h/T) ρ_h.
+
+    Arguments, validity and errors as in ``effective_size``.
+    """
     return np.asarray(samples).size / effective_size(samples)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -18,14 +19,14 @@ def densities(curves: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     labels = list(dict.fromkeys(curves["label"]))
     first = curves[curves["label"] == labels[0]]
     top = curves["density"].max()
-    scale = top / first["loss"].max()
-    ax.fill_between(first["x"], scale * first["loss"].min(), scale * first["loss"], color=GRAY, alpha=0.15, lw=0)
-    ax.plot(first["x"], scale * first["loss"], color=GRAY, ls="--", lw=1.4, label="loss $V$")
+    ground = first["loss"] - first["loss"].min()
+    ground *= 0.9 * top / ground.max()
+    ax.fill_between(first["x"], ground, color=GRAY, alpha=0.15, lw=0)
+    ax.plot(first["x"], ground, color=GRAY, ls="--", lw=1.4, label="loss $V$")
     for label, color in zip(labels, shades(len(labels)), strict=True):
         curve = curves[curves["label"] == label]
         ax.plot(curve["x"], curve["density"], color=color, label=label)
-    ax.axhline(0, color=GRAY, lw=0.6)
-    ax.set(xlabel="$x$", ylabel="probability density", ylim=(1.08 * scale * first["loss"].min(), 1.05 * top))
+    ax.set(xlabel="$x$", ylabel="probability density", ylim=(0, 1.05 * top))
     ax.legend(handlelength=1.3)
     return ax
 
@@ -73,15 +74,17 @@ def escapes(points: pd.DataFrame, law: pd.DataFrame, *, by: str, ax: Axes | None
 def current(field: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Stationary density in two dimensions and its current, on a grid ``x``, ``y``: ``density``, ``u``, ``v``.
 
-    Lines of equal density, and arrows whose length is the current.
+    Lines of equal density, and arrows whose length is the current, the longest about two spaces of the drawn grid.
     """
-    ax = ax or plt.figure(figsize=(4.2, 3.8)).add_subplot()
+    ax = ax or plt.figure(figsize=(4.0, 5.0)).add_subplot()
     grid = {name: field.pivot(index="y", columns="x", values=name) for name in ("density", "u", "v")}
     X, Y = grid["density"].columns.to_numpy(), grid["density"].index.to_numpy()
     ax.contour(X, Y, grid["density"], levels=5, colors=GRAY, linewidths=0.9)
-    coarse = slice(2, None, 4)
+    coarse = slice(1, None, 3)
     u, v = (grid[name].to_numpy()[coarse, coarse] for name in ("u", "v"))
-    ax.quiver(X[coarse], Y[coarse], u, v, color=COLORS[0], angles="xy", width=0.006, scale=field.attrs.get("scale"))
+    longest = 2 * 3 * max(X[1] - X[0], Y[1] - Y[0])
+    scale = np.hypot(u, v).max() / longest
+    ax.quiver(X[coarse], Y[coarse], u, v, color=COLORS[0], angles="xy", scale_units="xy", scale=scale, width=0.008)
     ax.set(xlabel="$\\theta_1$", ylabel="$\\theta_2$")
     ax.set_aspect("equal")
     ax.grid(False)

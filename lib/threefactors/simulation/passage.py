@@ -22,7 +22,7 @@ def first_passage(
     at_most: int = 10_000_000,
     stream: str = "passage",
 ) -> Array:
-    """Number of steps (trajectories,) until each trajectory has first arrived; ∞ for one that had not after ``at_most``.
+    """Steps (trajectories,) until each trajectory has first arrived; ∞ for one that had not after ``at_most``.
 
     start (d,); arrived maps x (d, n) to a mask (n,). A trajectory that has arrived stops: it is cut out once a quarter
     of the others have, too. What crosses and comes back within a step is not seen, so that in time h a boundary lies
@@ -69,7 +69,7 @@ def circulation_rate(
     seed: int,
     stream: str = "circulation",
 ) -> float:
-    """Mean of θ₁ dθ₂ − θ₂ dθ₁ per unit of time in two dimensions: twice the area that a trajectory sweeps, with its sign.
+    """Mean of θ₁ dθ₂ − θ₂ dθ₁ per unit of time in two dimensions: twice the area swept, with its sign.
 
     0 under detailed balance. Trajectories start at the origin; ``burn`` steps are not counted. step: time of one step.
     Errors: ValueError for counts below 1 (burn: 0), or a step that is not > 0.

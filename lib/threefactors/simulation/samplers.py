@@ -112,7 +112,7 @@ def sampled_bowl(
     H, b = np.asarray(hessian, float), np.asarray(data, float)
     if b.ndim != 2 or H.shape != (b.shape[1],) * 2 or not lr > 0:
         raise ValueError(f"hessian of shape {H.shape}, data {b.shape}, lr={lr}: use (d, d), (N, d) and lr > 0")
-    rows, root = np.ascontiguousarray(b.T), None
+    b, root = np.ascontiguousarray(b), None
     if added is not None:
         values, vectors = np.linalg.eigh(np.asarray(added, float))
         root = lr * vectors * np.sqrt(values.clip(min=0))
@@ -122,8 +122,10 @@ def sampled_bowl(
     def dynamics(n: int, draws: Draws) -> Advance:
         def advance(x: Array, t: int) -> None:
             index, weight = choose(draws, len(b), batch_size, n)
-            push = (rows[:, index] * weight).sum(axis=1)
-            x[:] = contract @ x + (lr / batch_size) * push
+            terms = b.take(index, axis=0)  # (S, n, d): whole examples lie together
+            if not isinstance(weight, float):
+                terms *= weight[:, :, None]
+            x[:] = contract @ x + (lr / batch_size) * terms.sum(axis=0).T
             if root is not None:
                 x += root @ draws.normal(*x.shape)
 

@@ -94,7 +94,7 @@ class DoubleWell:
         return force
 
     def like_curvature(self, x: Array) -> Array:
-        """A noise variance proportional to V″ at both minima, positive between, and 1 halfway: C = H where it can be."""
+        """A noise variance proportional to V″ at both minima, positive between, 1 halfway: C = H where it can be."""
         a, b = float(self.curvature(np.array(-1.0))), float(self.curvature(np.array(1.0)))
         return np.exp(-np.log(a / b) / 2 * np.asarray(x, dtype=float))
 

@@ -48,7 +48,7 @@ class Circle:
 
     @property
     def waves(self) -> Array:
-        return np.fft.fftfreq(self.points, 1 / self.points)
+        return np.arange(self.points) - self.points * (np.arange(self.points) > self.points // 2) + 0.0
 
     def derivative(self, values: Array, order: int = 1) -> Array:
         """Derivative along the first axis, exact for the waves of the grid; values (m, ...)."""
@@ -94,9 +94,10 @@ def sgd_expectation(
         spread = variance / batch_size if noise == "gaussian" else 0 * variance
         factor = np.exp(-1j * lr * np.outer(k, mean) - 0.5 * lr**2 * np.outer(k**2, spread))
     back = (np.exp(1j * np.outer(k, circle.x)) * factor).T  # amplitudes of u → values of P u
+    transfer = np.real(np.fft.fft(back, axis=1)) / circle.points
     u = observable(circle.x)
     for _ in range(steps):
-        u = np.real(back @ (np.fft.fft(u) / circle.points))
+        u = transfer @ u
     return circle.at(u, start)
 
 
@@ -156,7 +157,7 @@ def diffusion_expectation(
     """E φ(X_T) of dX = b dt + √v dW (Itô) from ``start``: u = exp(T (b ∂ + ½ v ∂²)) φ, the backward equation.
 
     drift b (m,) and variance v (m,) ≥ 0 at the points of the circle. Without any noise, v = 0, it is φ at the end of
-    the flow, which is integrated. Errors: ValueError for negative variance, a negative clock, or another number of points.
+    the flow, which is integrated. Errors: ValueError for negative variance, a negative clock, fields of another size.
     """
     if drift.shape != circle.x.shape or variance.shape != circle.x.shape:
         raise ValueError(f"drift {drift.shape} and variance {variance.shape}: give both at the {circle.points} points")

@@ -97,8 +97,8 @@ C14b = Claim(
     needs=("predicted_log_odds",),
 )
 
-# The exact mean first-passage time is a law of the diffusion; steps of ηλ near 0.1 change it by a few percent. With some
-# hundreds of trajectories a seed, 10 % is within reach, and a factor of 2 anywhere is far outside.
+# The exact mean first-passage time is a law of the diffusion; steps of ηλ near 0.1 change it by a few percent. With
+# some hundreds of trajectories a seed, 10 % is within reach, and a factor of 2 anywhere is far outside.
 C14c = Claim(
     id="C14c",
     statement="The mean escape time is that of the backward Kolmogorov equation",
@@ -143,7 +143,7 @@ C14e = Claim(
     needs=("predicted_log_odds",),
 )
 
-# Under detailed balance the circulation is 0, a relative error of −1. Finite steps change it by about ηλ, a few percent.
+# Under detailed balance the circulation is 0, a relative error of −1. Finite steps change it by about ηλ.
 C14f = Claim(
     id="C14f",
     statement="Noise that does not commute with the Hessian makes probability circulate at the predicted rate",
