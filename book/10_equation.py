@@ -31,8 +31,8 @@
 # \theta' = \theta - \eta\, g_S(\theta), \qquad g_S = \frac1S \sum_{i \in B} g_i , \qquad g_i = \nabla \ell_i(\theta) .
 # ```
 #
-# The gradients $g_i$ are a finite population with mean $g = \nabla L$ and covariance $C = \frac1N\sum_i g_i g_i^\top
-# - g g^\top$. The noise is $\varepsilon = g_S - g$.
+# The gradients $g_i$ are a finite population with mean $g = \nabla L$ and covariance
+# $C = \frac1N\sum_i g_i g_i^\top - g g^\top$. The noise is $\varepsilon = g_S - g$.
 #
 # :::{admonition} Theorem 1 (covariance)
 # :class: tip
@@ -65,7 +65,8 @@
 #
 # ```{math}
 # :label: eq-batch-kurtosis
-# S^4\,\mathbb{E}\,(u^\top\varepsilon)^4 = (\pi_1 - 7\pi_2 + 12\pi_3 - 6\pi_4)\, p_4 + 3\,(\pi_2 - 2\pi_3 + \pi_4)\, p_2^2 .
+# S^4\,\mathbb{E}\,(u^\top\varepsilon)^4 = (\pi_1 - 7\pi_2 + 12\pi_3 - 6\pi_4)\, p_4
+# + 3\,(\pi_2 - 2\pi_3 + \pi_4)\, p_2^2 .
 # ```
 # :::
 #
@@ -81,8 +82,8 @@
 #
 # A kurtosis is one number. What an argument about escape or large deviations needs is the *tail*: the probability
 # that $u^\top\varepsilon$ exceeds $4\sigma$, say. By the first term of Edgeworth's expansion an excess kurtosis $k$
-# multiplies a Gaussian's probability beyond $4\sigma$ by about $1 + 9k$. So the far tail needs batches a hundred
-# times as large as the variance does.
+# multiplies a Gaussian's probability beyond $4\sigma$ by about $1 + 9k$. So to have that probability right
+# within a half takes batches of about $18\kappa$ examples: thousands, where $\kappa$ is a hundred.
 #
 # ## The equation
 #
@@ -116,8 +117,8 @@
 # **Proof.** *One step.* Put $V = C/S$. Taylor's formula and Theorem 1 give for SGD
 #
 # $$
-# P\varphi := \mathbb{E}\,\varphi(\theta') = \varphi - \eta\, g\cdot\nabla\varphi + \tfrac{\eta^2}{2}\,(g g^\top + V)
-# : \nabla^2\varphi + O(\eta^3) .
+# P\varphi := \mathbb{E}\,\varphi(\theta') = \varphi - \eta\, g\cdot\nabla\varphi + \tfrac{\eta^2}{2}\,(g g^\top + V) :
+# \nabla^2\varphi + O(\eta^3) .
 # $$
 #
 # Take an equation with drift $-g + \eta b$ and noise covariance $\eta V$. Its generator is $A\varphi = (-g + \eta
@@ -279,7 +280,8 @@ glue(**{
 # the excess kurtosis of batch noise in a network falls like $1/S$; **E4b** at $S = 32$ the noise is Gaussian to its
 # $4\sigma$ tail; **E5** SVAG with $l = 8$ ends within a fifth of SGD. Some arms are there to fail: E1 for gradient
 # flow at fixed $\eta/S$, and E3 for pairs of equal $\eta/\sqrt S$. E4b is expected to fail late in training, when few
-# examples are left with a gradient to speak of, and E5 at large learning rates.
+# examples are left with a gradient to speak of, and E5 at large learning rates. (The learning rates and the batch size
+# of the networks were picked in a pilot with a few other networks.)
 #
 # ## The experiment
 
@@ -361,7 +363,8 @@ plan = dict(batch_size=32, sampling="replacement", seed=range(size.networks))
 probes = [Loss(), Sharpness(), Weights()]
 plan |= dict(until=Clock(size.clock), svag=size.svag)
 svag = {lr: run(Sweep.grid(task, lr=lr, **plan), probes) for lr in (0.05, 0.8)}
-untrained = run(Sweep.grid(task, lr=0.05, **plan | dict(until=Steps(0), svag=1)), [Weights()])
+before = plan | dict(until=Steps(0), svag=1)
+untrained = run(Sweep.grid(task, lr=0.05, **before), [Weights()])
 
 # %% tags=["remove-cell"]
 import torch

@@ -146,14 +146,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from threefactors._rng import numpy_generator
-from threefactors.simulation.samplers import Flips, Importance, Pairs, Uniform
-from threefactors.simulation.samplers import sampled_bowl, stationary_squares
-from threefactors.theory.quadratic import excess_loss, stationary_covariance
-from threefactors.theory.third_factor import (
-    added_noise, example_noise, importance_noise, opposite_partners,
-    paired_noise, quietest_probabilities, relabeled_noise,
-)
+from threefactors.inference.third_factor import clouds_in_bowl, heights_in_bowl
 
 SIZES = {
     "smoke": dict(
@@ -171,54 +164,24 @@ SIZES = {
 }
 size = SimpleNamespace(**SIZES[scale])
 curvatures = np.array([0.25, 0.5, 1.0, 2.0])
-H, lr, batch_size = np.diag(curvatures), 0.4, 8
-rng = numpy_generator(0, "third factor")
-data = rng.normal(size=(64, 4)) * np.exp(0.5 * rng.normal(size=(64, 1)))
-data += [0.6, 0.4, -0.6, 0.8]
-both, C = np.stack([-data, data], axis=1), example_noise(data)
 
 # %% [markdown]
-# Each change is a sampler and the covariance that the theorem gives for it. `keep` is what the flips leave of the mean:
-# with the probability $p$ the minimum moves to $(1-2p)\,H^{-1}\langle b_i\rangle$. The added noise is as strong as
-# that of the batch itself.
+# The library makes 64 examples of uneven lengths and puts every way of the theorem into practice, in three strengths
+# each (`threefactors.inference.third_factor`): flips with $p$ from a tenth to one half, for which the minimum moves to
+# $(1-2p)\,H^{-1}\langle b_i\rangle$; several labels at $p = 1/4$; added noise that is as strong as the batch's own,
+# of three shapes; importance weights with $q_i \propto \lVert b_i\rVert$ to the powers $-1$, $1/2$ and $1$; and
+# partners that are opposite (by solving the assignment problem), random, or the example itself. Steps are long,
+# $\eta\lambda_{\max} = 0.8$, so that the term $\eta H\Sigma H$ counts.
 
 # %%
-changes = {("plain", ""): (Uniform(), None, 1.0, C)}
-for p in [0.1, 0.25, 0.5]:
-    own = relabeled_noise(both, [1 - p, p])
-    changes["label flips", f"p = {p}"] = Flips(p), None, 1 - 2 * p, own
-for m in [2, 4, 8]:
-    own = relabeled_noise(both, [0.75, 0.25], m)
-    changes["label draws", f"m = {m}"] = Flips(0.25, m), None, 0.5, own
-for name, shape in {"I": np.eye(4), "H": H, "C/S": C}.items():
-    added = shape * np.trace(C) / np.trace(shape) / batch_size
-    own = added_noise(C, added, batch_size)
-    changes["added noise", name] = Uniform(), added, 1.0, own
-for power in [-1, 0.5, 1]:
-    q = quietest_probabilities(data, power)
-    own = importance_noise(data, q)
-    changes["importance", f"power {power}"] = Importance(q), None, 1.0, own
-pairs = {"opposite": opposite_partners(data), "equal": np.arange(64)}
-for name, partner in (pairs | {"random": rng.permutation(64)}).items():
-    changes["pairs", name] = Pairs(partner), None, 1.0, paired_noise(data, partner)
-
-times = dict(settle=100, observe=size.observe, trajectories=size.trajectories)
-rows = []
-for (way, strength), (sampler, added, keep, own) in changes.items():
-    bowl = sampled_bowl(H, data, lr, batch_size, sampler, added)
-    bottom = keep * data.mean(axis=0) / curvatures
-    change, law = f"{way} {strength}", excess_loss(H, own, lr, batch_size)
-    row = dict(way=way, change=change, predicted_loss=law)
-    for seed in range(size.seeds):
-        square = stationary_squares(bowl, bottom, seed=seed, stream=change, **times)
-        rows.append(row | dict(seed=seed, loss=curvatures @ square / 2))
-bowls = pd.DataFrame(rows)
+times = dict(observe=size.observe, trajectories=size.trajectories)
+bowls = heights_in_bowl(curvatures, 0.4, 8, size.seeds, settle=100, **times)
 
 # %% tags=["remove-cell"]
 from threefactors.inference import judge_family, summarize
 from threefactors.inference.laws import SlopeOn, relative_error
 from threefactors.presentation import figures
-from threefactors.presentation.comparison import points_on_law
+from threefactors.presentation.third_factor import points_on_short_law
 from threefactors.presentation.prose import by_id, glue, in_words
 
 points = summarize(bowls, "loss", by=["way", "change", "predicted_loss"], log=False)
@@ -229,7 +192,7 @@ glue(**{"third-span": points.predicted_loss.max() / points.predicted_loss.min()}
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-bowl", "caption": "Height above the minimum of a bowl, measured with real batches against predicted from the closed form of C, at one learning rate and one batch size. Each point is one way and one strength, mean over seeds with 95 % interval (most are smaller than the point). The line is equality; nothing is fitted. What to see: all ways lie on one line."}, "image": {"alt": "Measured against predicted height above the minimum for five ways to change the gradient covariance; the points lie on the diagonal.", "classes": "dark-light"}}
 diagonal = pd.DataFrame({"predicted_loss": span, "y": span, "label": "equal"})
 figures.alone(
-    points_on_law(
+    points_on_short_law(
         points, diagonal, x="predicted_loss", by="way",
         xlabel="predicted  $\\frac{1}{2}\\mathrm{Tr}\\,H\\Sigma$", ylabel="measured  E[$L$] − $L^*$",
     )
@@ -247,28 +210,16 @@ figures.alone(
 # where the height is held: along the $k$-th eigenvector, $\langle\theta_k^2\rangle \approx \eta\, C_{kk}/(2 S\lambda_k)$.
 
 # %%
-white = (data - data.mean(axis=0)) @ np.linalg.inv(np.linalg.cholesky(C)).T
-small_lr, longer = lr / 8, times | dict(settle=400, observe=2 * size.observe)
-three_factor = np.diag(stationary_covariance(H, H, small_lr, batch_size))
-rows, of_shapes = [], []
-for noise, power in {"C = H": 1, "C = I": 0, "C = H²": 2}.items():
-    values = curvatures**power * curvatures.sum() / (curvatures**power).sum()
-    bowl = sampled_bowl(H, white * np.sqrt(values), small_lr, batch_size)
-    general = np.diag(stationary_covariance(H, np.diag(values), small_lr, batch_size))
-    for seed in range(size.seeds):
-        square = stationary_squares(bowl, 0 * values, seed=seed, stream=noise, **longer)
-        of_shapes.append(dict(change=noise, seed=seed, loss=curvatures @ square / 2))
-        columns = dict(curvature=curvatures, spread=square, general=general)
-        rows.append(pd.DataFrame(columns).assign(noise=noise, seed=seed))
-clouds = pd.concat(rows, ignore_index=True)
-clouds["three_factor"] = clouds.curvature.map(dict(zip(curvatures, three_factor)))
+times["observe"] *= 2
+clouds = clouds_in_bowl(curvatures, 0.05, 8, size.seeds, settle=400, **times)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-cloud", "caption": "Spread of the stationary cloud along each eigenvector of the Hessian, for three gradient covariances of the same trace. Points: mean over seeds with 95 % interval; lines in their colors: the general relation; dashed: the three-factor relation, which does not know C. What to see: the dashed line fits one color only."}, "image": {"alt": "Spread against curvature, both logarithmic, for three noise shapes: rising, flat and falling lines with points on them, and a dashed flat line.", "classes": "dark-light"}}
 spread = summarize(clouds, "spread", by=["noise", "curvature"], log=False)
-laws = clouds[clouds.seed == 0].rename(columns={"general": "y"})[["noise", "curvature", "y"]]
-round_cloud = pd.DataFrame({"curvature": curvatures, "y": three_factor, "noise": "none", "label": "three-factor"})
+laws = clouds[clouds.seed == 0].rename(columns={"general": "y"})[["noise", "curvature", "y"]].assign(label="")
+three = clouds[(clouds.seed == 0) & (clouds.noise == "C = H")].three_factor.to_numpy()
+round_cloud = pd.DataFrame({"curvature": curvatures, "y": three, "noise": "none", "label": "three-factor"})
 figures.alone(
-    points_on_law(
+    points_on_short_law(
         spread, pd.concat([laws, round_cloud]), x="curvature", by="noise",
         xlabel="curvature  $\\lambda_k$", ylabel="spread  $\\langle\\theta_k^2\\rangle$",
     )
@@ -316,13 +267,13 @@ arms = {
     "importance": dict(importance=[0.0, 0.6, 0.9, 1.1]),
 }
 task = Task(size.data, MLP(size.hidden), train_size=size.examples)
-results = {arm: run(Sweep.grid(task, **same, **own), probes) for arm, own in arms.items()}
+sweeps = {arm: Sweep.grid(task, **same, **own) for arm, own in arms.items()}
 dials = {
     "label draws": lambda t: 1 / t.label_draws,
     "added noise": lambda t: 1 + t.gradient_noise**2,
     "importance": lambda t: np.exp(t.importance**2),
 }
-nets = {arm: heights(result) for arm, result in results.items()}
+nets = {arm: heights(run(sweep, probes)) for arm, sweep in sweeps.items()}
 nets = {arm: net.assign(noise_dial=dials[arm], arm=arm) for arm, net in nets.items()}
 
 # %% tags=["remove-cell"]
@@ -352,7 +303,7 @@ glue(**{"third-floor": -(q * np.log(q)).sum()})
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-height", "caption": "Height of a network's loss above its own minimum against the trace of its gradient noise, at one learning rate and batch size. Points: geometric mean over seeds with 95 % interval. Dashed: the law, with no fitted constant. What to see: slope, and distance from a line that nothing was adjusted to."}, "image": {"alt": "Height above the minimum against the trace of the gradient covariance, both logarithmic, for three arms, with the predicted line of slope one.", "classes": "dark-light"}}
 figures.alone(
-    points_on_law(
+    points_on_short_law(
         cells("excess"), line, x="noise_trace", by="arm",
         xlabel="measured  Tr $C$", ylabel="height  E[$L$] − $L$(quenched)",
     )
@@ -360,7 +311,7 @@ figures.alone(
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: the more noise, the wider the minimum, and whether the three arms fall on one curve although their noise was made in different ways."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling, for three arms.", "classes": "dark-light"}}
 figures.alone(
-    points_on_law(
+    points_on_short_law(
         cells("sharpness"), line.iloc[:0], x="noise_trace", by="arm",
         xlabel="measured  Tr $C$", ylabel="$\\lambda_{\\max}$ of the minimum reached",
     )
@@ -398,17 +349,16 @@ figures.alone(
 # ## Verdicts
 
 # %%
-clouds["direction"] = [f"λ = {value:g}" for value in clouds.curvature]
 shapes = {noise: table for noise, table in clouds.groupby("noise", sort=False)}
-tr_h, small_tr_h = (excess_loss(H, H, step, batch_size) for step in (lr, small_lr))
 pairs_of = [(claims.C12a.at("simulation", "bowl"), bowls)]
 for claim, law in ((claims.C12d, "general"), (claims.C12e, "three_factor")):
     for noise, table in shapes.items():
         table = table.assign(predicted_spread=table[law])
         pairs_of.append((claim.at("simulation", noise), table))
-equal_trace = pd.DataFrame(of_shapes).assign(predicted_loss=small_tr_h)
-pairs_of.append((claims.C12f.at("simulation", "Tr C = Tr H"), equal_trace))
-changed = bowls.assign(predicted_loss=tr_h)
+whole = clouds[clouds.direction == "λ = 1"].assign(change=clouds.noise)
+whole["predicted_loss"] = whole.loss_three_factor
+pairs_of.append((claims.C12f.at("simulation", "Tr C = Tr H"), whole))
+changed = bowls.assign(predicted_loss=bowls.three_factor)
 pairs_of.append((claims.C12f.at("simulation", "C changed"), changed))
 for claim in (claims.C12b, claims.C12c):
     pairs_of += [(claim.at("equal clock", arm), table) for arm, table in nets.items()]

@@ -421,7 +421,7 @@ glue(**{"wells-step-1d": shift, "wells-step-5d": shift5})
 # far from independent. The trajectories are, and the variance of their means tells how many independent samples the
 # cell is worth: {glue:text}`wells-1d-ess-min:.0f` to {glue:text}`wells-1d-ess-max:.0f` a seed in one dimension and
 # {glue:text}`wells-5d-ess-min:.0f` to {glue:text}`wells-5d-ess-max:.0f` in five. The standard error that follows for
-# one seed, {glue:text}`wells-1d-own:.3f` and {glue:text}`wells-5d-own:.3f`, agrees with the spread over seeds,
+# one seed, {glue:text}`wells-1d-own:.3f` and {glue:text}`wells-5d-own:.3f`, is of the size of the spread over seeds,
 # {glue:text}`wells-1d-spread:.3f` and {glue:text}`wells-5d-spread:.3f`. The largest error of the log-odds at any batch
 # size is {glue:text}`wells-1d-error:.3f` and {glue:text}`wells-5d-error:.3f`. At small noise, finite
 # steps should move them by {glue:text}`wells-step-1d:+.3f` and {glue:text}`wells-step-5d:+.3f`, by {eq}`eq-which-step`.
@@ -569,8 +569,8 @@ like_H = "1 dimension, C like H"
 cases = [(claims.C14a, where, occupied[where]) for where in wells]
 cases += [(claims.C14a, like_H, by_boltzmann)]  # expected to fail
 cases += [(claims.C14b, where, occupied[where]) for where in wells]
-cases += [(claims.C14d, where, escaped[where]) for where in pairs]
 cases += [(claims.C14c, where, escaped[where]) for where in list(pairs)[:1]]
+cases += [(claims.C14d, where, escaped[where]) for where in pairs]
 cases += [(claims.C14e, like_H, by_general), (claims.C14f, "2 dimensions", turning)]
 family = [claim.at("simulation", arm) for claim, arm, _ in cases]
 verdicts = judge_family(family, [table for _, _, table in cases])

@@ -135,7 +135,7 @@ EYE = np.eye(2)
         ("do not oppose", lambda: boltzmann.flip_noise(0, 1, 1.0, 2.0)),
         ("no density exists", lambda: boltzmann.gibbs_density(lambda x: -(x**2), 0.1, 1, (-3, 3))),
         ("no density exists", lambda: boltzmann.stationary_density_1d(lambda x: 0 * x, 1.0, 0.1, (-3, 3))),
-        ("is not > 0; where it vanishes", lambda: boltzmann.stationary_density_1d(np.negative, np.abs, 0.1, (-3, 3))),
+        ("is not > 0; where it vanishes", lambda: boltzmann.stationary_density_1d(np.negative, np.tanh, 0.1, (-3, 3))),
         ("divide=5", lambda: boltzmann.gibbs_density(np.square, 0.1, 1, (-3, 3)).log_odds(5)),
         ("not finite in span", lambda: boltzmann.gibbs_density(lambda x: x * np.nan, 0.1, 1, (-3, 3))),
         ("dimension=0", lambda: boltzmann.free_energy(np.square, np.exp, 0, 0.1, 1)),

@@ -63,7 +63,7 @@ PROTOCOLS, NETWORKS = ("equal epochs", "equal clock", "equal loss"), ("plain", "
 TASKS = ("cross-entropy", "squared loss", "label noise", "label noise, narrow")
 DIALS = ("label draws", "added noise", "importance")
 NOISES = ("C = H", "C = I", "C = H²")
-STATE_DEPENDENT = "1 dimension, noise like the curvature"
+STATE_DEPENDENT = "1 dimension, C like H"
 PLACES = {  # chapter → claim → (protocols, arms)
     "10_equation": {
         "E1": (

@@ -59,8 +59,8 @@ def skewed_examples(examples: int = 64) -> Array:
 def changes(hessian: Array, data: Array, batch_size: int) -> Iterator[Change]:
     """The ways of the theorem, each in three strengths, after plain sampling.
 
-    hessian H (d, d); data b (N, d), b_i = y_i v_i with a label y_i = ±1; batch_size S, even. Flips turn the sign of b_i,
-    m = 1 unless named; label draws have p = 1/4; added noise has the trace of the batch's own.
+    hessian H (d, d); data b (N, d), b_i = y_i v_i with a label y_i = ±1; batch_size S, even. Flips turn the sign of
+    b_i, m = 1 unless named; label draws have p = 1/4; added noise has the trace of the batch's own.
     """
     C, both = example_noise(data), np.stack([-data, data], axis=1)
     yield Change("plain", "", Uniform(), C)
@@ -89,15 +89,16 @@ def heights_in_bowl(curvatures: Array, lr: float, batch_size: int, seeds: int, *
     H, data, rows = np.diag(curvatures), skewed_examples(), []
     for one in changes(H, data, batch_size):
         bowl = sampled_bowl(H, data, lr, batch_size, one.sampler, one.added)
+        change = f"{one.way} {one.strength}".strip()
         row = {
             "way": one.way,
-            "change": f"{one.way} {one.strength}".strip(),
+            "change": change,
             "predicted_loss": excess_loss(H, one.noise, lr, batch_size),
             "three_factor": excess_loss(H, H, lr, batch_size),
         }
         bottom = one.keep * data.mean(axis=0) / curvatures
         for seed in range(seeds):
-            squares = stationary_squares(bowl, bottom, seed=seed, stream=row["change"], **times)
+            squares = stationary_squares(bowl, bottom, seed=seed, stream=change, **times)
             rows.append(row | {"seed": seed, "loss": curvatures @ squares / 2})
     return pd.DataFrame(rows)
 
@@ -120,6 +121,6 @@ def clouds_in_bowl(curvatures: Array, lr: float, batch_size: int, seeds: int, **
         for seed in range(seeds):
             squares = stationary_squares(bowl, 0 * values, seed=seed, stream=noise, **times)
             columns = {"curvature": curvatures, "direction": [f"λ = {v:g}" for v in curvatures], "spread": squares}
-            both = {"loss": curvatures @ squares / 2, "loss_three_factor": excess_loss(H, H, lr, batch_size)}
-            parts.append(pd.DataFrame(columns | laws).assign(noise=noise, seed=seed, **both))
+            part = pd.DataFrame(columns | laws).assign(noise=noise, seed=seed, loss=curvatures @ squares / 2)
+            parts.append(part.assign(loss_three_factor=excess_loss(H, H, lr, batch_size)))
     return pd.concat(parts, ignore_index=True)

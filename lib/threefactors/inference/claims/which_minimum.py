@@ -40,7 +40,8 @@ class FlipError:
         if len(y) < 2 or len(x) < 2:
             raise Unmeasurable(f"{len(y)} seeds with {len(x)} values of {self.column} give no flip; use 2 of each")
         slope = y.to_numpy() @ (x - x.mean()) / ((x - x.mean()) ** 2).sum()
-        place = x.mean() - y.to_numpy().mean(axis=1) / slope
+        with np.errstate(divide="ignore", invalid="ignore"):
+            place = x.mean() - y.to_numpy().mean(axis=1) / slope
         if not np.isfinite(place).all():
             raise Unmeasurable(
                 f"{measure} does not change with {self.column} in every seed, and never changes its sign"
