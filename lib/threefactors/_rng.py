@@ -17,7 +17,7 @@ def _entropy(seed: int, stream: str) -> int:
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
         raise TypeError(f"seed={seed!r} is a {type(seed).__name__}; use an integer")
     digest = hashlib.sha256(f"{int(seed)}/{stream}".encode()).digest()
-    return int.from_bytes(digest[:8], "little") >> 1  # torch takes 63 bits
+    return int.from_bytes(digest[:8], "little") >> 1  # below 2⁶³; torch on a CPU uses the low 32 bits
 
 
 def generator(seed: int, stream: str) -> torch.Generator:
