@@ -61,7 +61,7 @@ def test_a_second_build_executes_nothing(root, report):
 
 PROTOCOLS, NETWORKS = ("equal epochs", "equal clock", "equal loss"), ("plain", "batch norm")
 TASKS = ("cross-entropy", "squared loss", "label noise", "label noise, narrow")
-DIALS = ("label draws", "added noise", "importance")
+DIALS = ("label draws", "added noise", "importance", "pairs", "isotropic")
 NOISES = ("C = H", "C = I", "C = H²")
 STATE_DEPENDENT = "1 dimension, C like H"
 PLACES = {  # chapter → claim → (protocols, arms)

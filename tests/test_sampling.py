@@ -22,6 +22,8 @@ KINDS = {
     "label draws": {"label_flips": 0.3, "label_draws": 3},
     "importance": {"importance": 0.8, "sampling": "replacement"},
     "antithetic": {"antithetic": True},
+    "antithetic flips": {"antithetic": True, "label_flips": 0.5},
+    "several antithetic flips": {"antithetic": True, "label_flips": 0.6, "label_draws": 2},
     "covariance noise": {"gradient_noise": 1.5, "gradient_noise_like": "covariance"},
     "isotropic noise": {"gradient_noise": 0.4},
     "flips under svag": {"svag": 3, "label_flips": 0.5},
@@ -70,6 +72,9 @@ def closed_form(t):
         units, size = N // 2, S // 2
         pair = each[sampler.pairs].mean(1) - mean
         between, within = pair.T @ pair / units, within / 2
+        both = max(0.0, 2 * p - 1) - p**2  # covariance of whether one and whether the other is flipped
+        i, j = (g.mean(0) - g[t.labels[0], torch.arange(N)])[sampler.pairs].unbind(1)
+        within = within + both / m * (i.T @ j + j.T @ i) / (4 * units)
     finite = (units - size) / (units - 1) if sgd.sampling == "epoch" else 1.0
     batch = (between * finite + within) / size
     if sgd.covariance_noise:  # the spread within a batch of an epoch is that of all examples over N − 1
@@ -226,6 +231,33 @@ def test_pairs_are_a_matching_of_neighbors_from_other_classes(digits):
     assert near < 0.8 * (x[pairs[:, 0]] - x[pairs[:, 1].roll(1)]).flatten(1).norm(dim=1).mean()
     crowd = torch.tensor([0] * 9 + [1])  # too few of the other class: the rest take their own
     assert antithetic_pairs(x[:10], crowd, generator(0, "pairs")).unique().numel() == 10
+
+
+def test_pairs_for_flips_are_of_one_class_and_never_flipped_both(digits):
+    t = trainer(digits, "antithetic flips")
+    pairs = t.sampler(0).pairs
+    y = t.labels[0][pairs]
+    assert (y[:, 0] == y[:, 1]).double().mean() > 0.5  # of 24 examples some find no other of their class
+    drawn = t.sampler(0).independent(400, S)
+    kept = (drawn.labels == t.labels[0][drawn.order]).view(400, -1, 2)
+    assert kept.any(2).all()
+    assert kept.double().mean() == pytest.approx(0.55, abs=SIGMA * 0.5 / (400 * S) ** 0.5)
+
+
+def test_antithetic_flips_of_twins_take_a_third_of_their_noise(digits):
+    """Every image twice, θ = 0 and p = ½: the labels' covariance falls from .675/2 to .225, whatever the images."""
+    half = digits.x_train[: N // 2]
+    twins = replace(digits, x_train=torch.cat([half, half]), y_train=digits.y_train[: N // 2].repeat(2))
+    paired, plain = trainer(twins, "antithetic flips"), trainer(twins, label_flips=0.5)
+    pairs = paired.sampler(0).pairs
+    assert torch.equal(pairs[:, 0] % (N // 2), pairs[:, 1] % (N // 2))
+    within = []
+    for t in (paired, plain):
+        t.theta.zero_()
+        order = pairs[:1].repeat(4000, 1)
+        flips = gradients(t, Draws(order, None, t.sampler(0)._flipped(order)))
+        within.append((flips - flips.mean(0)).square().sum(1).mean())
+    assert float(within[0] / within[1]) == pytest.approx(2 / 3, rel=0.05)
 
 
 def test_gradients_half_way_between_two_classes_cancel(digits):

@@ -42,8 +42,8 @@ class SGD:
         each example of a batch, averaged: the noise of the flips falls by this factor, that of the examples stays.
     importance: κ ≥ 0, examples drawn with replacement with p_i ∝ e^{κ z_i} and weighted by 1/(N p_i); z_i ~ N(0, 1) is
         fixed for each run.
-    antithetic: batches of pairs (``sampling.antithetic_pairs``), each of an example and the most similar one of
-        another class, fixed for each run.
+    antithetic: batches of pairs (``sampling.antithetic_pairs``), fixed for each run: of an example and the most similar
+        one of another class; with label_flips, of its own class, and the flips of partners exclude each other.
     gradient_noise_like: ``covariance`` gives ε the covariance σ² C/S instead, from the gradients of another batch.
 
     Source of svag: Li, Malladi & Arora, arXiv 2102.12470.
