@@ -233,7 +233,6 @@ import pandas as pd
 
 from threefactors.presentation import figures
 from threefactors.presentation.comparison import points_on_law
-from threefactors.presentation.noise import points_at_settings
 from threefactors.presentation.prose import by_id, glue, in_words
 
 EQUATIONS = {"gradient flow": 0, "first-order equation": 1, "second-order equation": 2}
@@ -432,7 +431,7 @@ measured = {
     for limit in limits
 }
 figures.side_by_side(
-    points_at_settings, measured, law=predicted, x="lr", by="equation", width=3.6,
+    points_on_law, measured, ticks="points", law=predicted, x="lr", by="equation", width=3.6,
     xlabel="learning rate  $\\eta$", ylabel="weak error",
 )
 
@@ -451,8 +450,9 @@ exact_pairs = pd.concat(
     for lrs in [[ratio * S for S in (4, 8, 16, 20, 32)]]
 )
 points = pd.concat(summarize(t, "difference", by=["lr"], log=True).assign(rule=rule) for rule, t in pairs.items())
-figures.alone(points_at_settings(
-    points, exact_pairs, x="lr", by="rule", xlabel="learning rate  $\\eta$  of the larger batch", ylabel="difference",
+figures.alone(points_on_law(
+    points, exact_pairs, x="lr", by="rule", ticks="points",
+    xlabel="learning rate  $\\eta$  of the larger batch", ylabel="difference",
 ))
 
 # %% [markdown]
@@ -494,9 +494,9 @@ figures.side_by_side(
 table = noise["trained"]
 points = summarize(table, "excess_kurtosis", by=["direction", "batch_size"])
 law = table.groupby(["direction", "batch_size"]).predicted_excess_kurtosis.mean().rename("y").reset_index()
-figures.alone(points_at_settings(
+figures.alone(points_on_law(
     points.assign(low=points.low.clip(lower=points.value / 5)), law, x="batch_size", by="direction",
-    xlabel="batch size  $S$", ylabel="excess kurtosis",
+    ticks="points", xlabel="batch size  $S$", ylabel="excess kurtosis",
 ))
 
 # %% [markdown]
@@ -512,7 +512,7 @@ levels = {
     name: pd.concat(p[p.svag == 1].assign(svag=end, y=lambda t: t.value) for end in (1, 8)) for name, p in panels.items()
 }
 figures.side_by_side(
-    points_at_settings, panels, law=levels, x="svag", by="arm", width=3.6,
+    points_on_law, panels, ticks="points", law=levels, x="svag", by="arm", width=3.6,
     xlabel="$l$ (steps of SVAG for one of SGD)", ylabel="at equal clock",
 )
 

@@ -189,7 +189,7 @@ bowls = heights_in_bowl(curvatures, 0.4, 8, size.seeds, settle=100, **times)
 from threefactors.inference import judge_family, summarize
 from threefactors.inference.laws import SlopeOn, relative_error
 from threefactors.presentation import figures
-from threefactors.presentation.third_factor import points_on_short_law
+from threefactors.presentation.comparison import points_on_law
 from threefactors.presentation.prose import by_id, glue, in_words
 
 points = summarize(bowls, "loss", by=["way", "change", "predicted_loss"], log=False)
@@ -200,9 +200,9 @@ glue(**{"third-span": points.predicted_loss.max() / points.predicted_loss.min()}
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-bowl", "caption": "Height above the minimum of a bowl, measured with real batches against predicted from the closed form of C, at one learning rate and one batch size. Each point is one way and one strength, mean over seeds with 95 % interval (most are smaller than the point). The line is equality; nothing is fitted. What to see: all ways lie on one line."}, "image": {"alt": "Measured against predicted height above the minimum for five ways to change the gradient covariance; the points lie on the diagonal.", "classes": "dark-light"}}
 diagonal = pd.DataFrame({"predicted_loss": span, "y": span, "label": "equal"})
 figures.alone(
-    points_on_short_law(
+    points_on_law(
         points, diagonal, x="predicted_loss", by="way",
-        xlabel="predicted  $\\frac{1}{2}\\mathrm{Tr}\\,H\\Sigma$", ylabel="measured  E[$L$] − $L^*$",
+        xlabel="predicted  $\\frac{1}{2}\\mathrm{Tr}\\,H\\Sigma$", ylabel="measured  E[$L$] − $L^*$", ticks="1-2-5",
     )
 )
 
@@ -227,9 +227,9 @@ laws = clouds[clouds.seed == 0].rename(columns={"general": "y"})[["noise", "curv
 three = clouds[(clouds.seed == 0) & (clouds.noise == "C = H")].three_factor.to_numpy()
 round_cloud = pd.DataFrame({"curvature": curvatures, "y": three, "noise": "none", "label": "three-factor"})
 figures.alone(
-    points_on_short_law(
+    points_on_law(
         spread, pd.concat([laws, round_cloud]), x="curvature", by="noise",
-        xlabel="curvature  $\\lambda_k$", ylabel="spread  $\\langle\\theta_k^2\\rangle$",
+        xlabel="curvature  $\\lambda_k$", ylabel="spread  $\\langle\\theta_k^2\\rangle$", ticks="1-2-5",
     )
 )
 
@@ -327,17 +327,17 @@ glue(**{"third-floor": -(q * np.log(q)).sum()})
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-height", "caption": "Height of a network's loss above its own minimum against the trace of its gradient noise, at one learning rate and batch size. Points: geometric mean over seeds with 95 % interval. Dashed: the law, with no fitted constant. What to see: slope, and distance from a line that nothing was adjusted to; isotropic noise leaves it."}, "image": {"alt": "Height above the minimum against the trace of the gradient covariance, both logarithmic, for five arms, with the predicted line of slope one.", "classes": "dark-light"}}
 figures.alone(
-    points_on_short_law(
+    points_on_law(
         cells("excess"), line, x="noise_trace", by="arm",
-        xlabel="measured  Tr $C$", ylabel="height  E[$L$] − $L$(quenched)",
+        xlabel="measured  Tr $C$", ylabel="height  E[$L$] − $L$(quenched)", ticks="1-2-5",
     )
 )
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: four arms fall towards the right, the more noise, the wider the minimum; isotropic noise has the largest trace and widens nothing."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling for three of five arms, uneven for one and slowly rising for isotropic noise.", "classes": "dark-light"}}
 figures.alone(
-    points_on_short_law(
+    points_on_law(
         cells("sharpness"), line.iloc[:0], x="noise_trace", by="arm",
-        xlabel="measured  Tr $C$", ylabel="$\\lambda_{\\max}$ of the minimum reached",
+        xlabel="measured  Tr $C$", ylabel="$\\lambda_{\\max}$ of the minimum reached", ticks="1-2-5",
     )
 )
 

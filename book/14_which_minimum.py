@@ -81,8 +81,11 @@
 # :::
 #
 # :::{dropdown} Proof
-# Put $\theta = \theta_A + \sqrt{T}\,z$. In the basin of $A$, $L = L_A + \tfrac{T}{2} z^\top H_A z + T^{3/2} c_3(z) +
-# T^2 c_4(z) + \dots$ with homogeneous polynomials of degree 3 and 4, hence
+# Put $\theta = \theta_A + \sqrt{T}\,z$. In the basin of $A$,
+#
+# $$L = L_A + \tfrac{T}{2} z^\top H_A z + T^{3/2} c_3(z) + T^2 c_4(z) + \dots$$
+#
+# with homogeneous polynomials of degree 3 and 4, hence
 #
 # $$\int_A e^{-L/T}\mathrm{d}\theta = T^{d/2}e^{-L_A/T}\int e^{-z^\top H_A z/2}\bigl(1 - \sqrt{T}\,c_3
 # + T(\tfrac12 c_3^2 - c_4) + \dots\bigr)\mathrm{d}z .$$

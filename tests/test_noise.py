@@ -11,7 +11,7 @@ from scipy.stats import norm
 from threefactors._rng import generator, numpy_generator
 from threefactors.measurement import gradient_covariance
 from threefactors.measurement.projections import projections
-from threefactors.presentation.noise import points_at_settings
+from threefactors.presentation.comparison import points_on_law
 from threefactors.simulation.batches import means_of_batches
 from threefactors.theory.noise import batch_covariance, batch_kurtosis, tail_probability
 from threefactors.training.losses import StackLosses
@@ -105,7 +105,9 @@ def test_projections_are_those_of_each_examples_gradient():
 
 def test_the_axis_names_the_settings_that_were_measured():
     points = pd.DataFrame({"lr": [0.05, 0.4, 0.05], "value": 1.0, "low": 0.5, "high": 2.0})
-    ax = points_at_settings(points, pd.DataFrame({"lr": [0.05, 0.4], "y": 1.0}), x="lr", xlabel="x", ylabel="y")
+    ax = points_on_law(
+        points, pd.DataFrame({"lr": [0.05, 0.4], "y": 1.0}), x="lr", xlabel="x", ylabel="y", ticks="points"
+    )
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0.05", "0.4"]
     assert len(ax.get_xticks(minor=True)) == 0
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from threefactors._types import Estimate, Losses
 from threefactors.measurement.lanczos import Eigenpairs, check_generators, orthogonalize, rademacher
-from threefactors.measurement.operators import CHUNK, Product, StackOperator, _evaluate, _operator, _pushforward, _vjp
+from threefactors.measurement.operators import CHUNK, Product, StackOperator, evaluate, pushforward, stack_operator, vjp
 
 
 def fisher(losses: Losses, theta: Tensor, x: Tensor, *, classes: int, chunk: int = CHUNK) -> StackOperator:
@@ -34,12 +34,12 @@ def fisher(losses: Losses, theta: Tensor, x: Tensor, *, classes: int, chunk: int
             outputs = losses.outputs(t, x)
             return torch.stack([losses.criterion(outputs, torch.full_like(y, c)) for c in range(classes)], dim=-1)
 
-        at, each = _evaluate(every_label, theta)  # (r, B, K)
-        jvp, weights = _pushforward(each, at), (-each.detach()).exp() / each.shape[1]
-        return lambda v: _vjp(each, at, weights * jvp(v))
+        at, each = evaluate(every_label, theta)  # (r, B, K)
+        jvp, weights = pushforward(each, at), (-each.detach()).exp() / each.shape[1]
+        return lambda v: vjp(each, at, weights * jvp(v))
 
     unused = torch.zeros(1, 1, dtype=torch.int64, device=theta.device).expand(*x.shape[:2])
-    return _operator(linearize, theta, x, unused, chunk)
+    return stack_operator(linearize, theta, x, unused, chunk)
 
 
 def subspace_overlap(a: Eigenpairs, b: Eigenpairs) -> Tensor:

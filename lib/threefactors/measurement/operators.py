@@ -114,11 +114,11 @@ def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int =
             return handwritten(theta, x, y)
         # One graph, differentiated once more per product, beat jvp(grad), which runs the network
         # anew each time: 1.6 against 3.3 ms per model and product at the shapes given with CHUNK.
-        at, each = _evaluate(lambda t: losses(t, x, y), theta)
-        gradient = _vjp(each, at, _mean_weights(each), create_graph=True)
-        return lambda v: _vjp(gradient, at, v)
+        at, each = evaluate(lambda t: losses(t, x, y), theta)
+        gradient = vjp(each, at, _mean_weights(each), create_graph=True)
+        return lambda v: vjp(gradient, at, v)
 
-    return _operator(linearize, theta, x, y, chunk)
+    return stack_operator(linearize, theta, x, y, chunk)
 
 
 def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
@@ -132,13 +132,13 @@ def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: 
     """
 
     def linearize(theta: Tensor, x: Tensor, y: Tensor) -> Product:
-        at, outputs = _evaluate(lambda t: losses.outputs(t, x), theta)
-        z, each = _evaluate(lambda z: losses.criterion(z, y), outputs.detach())
-        slope = _vjp(each, z, _mean_weights(each), create_graph=True)
-        jvp = _pushforward(outputs, at)
-        return lambda v: _vjp(outputs, at, _vjp(slope, z, jvp(v)))
+        at, outputs = evaluate(lambda t: losses.outputs(t, x), theta)
+        z, each = evaluate(lambda z: losses.criterion(z, y), outputs.detach())
+        slope = vjp(each, z, _mean_weights(each), create_graph=True)
+        jvp = pushforward(outputs, at)
+        return lambda v: vjp(outputs, at, vjp(slope, z, jvp(v)))
 
-    return _operator(linearize, theta, x, y, chunk)
+    return stack_operator(linearize, theta, x, y, chunk)
 
 
 def gradient_covariance(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
@@ -153,18 +153,18 @@ def gradient_covariance(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, 
     """
 
     def linearize(theta: Tensor, x: Tensor, y: Tensor) -> Product:
-        at, each = _evaluate(lambda t: losses(t, x, y), theta)
-        jvp, weights = _pushforward(each, at), _mean_weights(each)
+        at, each = evaluate(lambda t: losses(t, x, y), theta)
+        jvp, weights = pushforward(each, at), _mean_weights(each)
 
         def product(v: Tensor) -> Tensor:
             # C v = (1/B) Σ_i (s_i − s̄) g_i with s_i = g_iᵀv: centering s is centering g_i.
             # Row by row, since a reduction may be split among threads by the size of the whole stack.
             s = torch.stack([row - row.mean() for row in jvp(v)])
-            return _vjp(each, at, weights * s)
+            return vjp(each, at, weights * s)
 
         return product
 
-    return _operator(linearize, theta, x, y, chunk)
+    return stack_operator(linearize, theta, x, y, chunk)
 
 
 def _multiply(product: Product, columns: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ def _multiply(product: Product, columns: Tensor) -> Tensor:
     return torch.stack([product(v.contiguous()) for v in columns.unbind(-1)], dim=-1)
 
 
-def _operator(
+def stack_operator(
     linearize: Callable[[Tensor, Tensor, Tensor], Product], theta: Tensor, x: Tensor, y: Tensor, chunk: int
 ) -> StackOperator:
     if theta.ndim != 2 or not theta.is_floating_point() or theta.numel() == 0:
@@ -192,19 +192,19 @@ def _operator(
         (R, theta.shape[1]),
         theta.dtype,
         theta.device,
-        lambda rows: linearize(_take(theta, rows), _take(x, rows), _take(y, rows)),
+        lambda rows: linearize(take_runs(theta, rows), take_runs(x, rows), take_runs(y, rows)),
         chunk,
     )
 
 
-def _take(t: Tensor, rows: Tensor) -> Tensor:
+def take_runs(t: Tensor, rows: Tensor) -> Tensor:
     """t[rows], but data that all runs share stay one copy."""
     if t.stride(0) == 0:
         return t[:1].expand(len(rows), *t.shape[1:])
     return t[rows.to(t.device)]
 
 
-def _evaluate(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate(f: Callable[[Tensor], Tensor], at: Tensor) -> tuple[Tensor, Tensor]:
     """A leaf equal to `at`, and f there with its graph, whatever gradient mode the caller is in."""
     with torch.enable_grad():
         leaf = at.detach().requires_grad_()
@@ -216,7 +216,7 @@ def _mean_weights(each: Tensor) -> Tensor:
     return torch.full_like(each, 1 / each.shape[1])
 
 
-def _vjp(of: Tensor, at: Tensor, weights: Tensor, *, create_graph: bool = False) -> Tensor:
+def vjp(of: Tensor, at: Tensor, weights: Tensor, *, create_graph: bool = False) -> Tensor:
     """(∂ of/∂ at)ᵀ weights, with the graph kept for the next product."""
     if not of.requires_grad:  # constant, such as the gradient of a function linear in θ
         return torch.zeros_like(at)
@@ -227,8 +227,8 @@ def _vjp(of: Tensor, at: Tensor, weights: Tensor, *, create_graph: bool = False)
     return cast(Tensor, grads[0])
 
 
-def _pushforward(of: Tensor, at: Tensor) -> Product:
+def pushforward(of: Tensor, at: Tensor) -> Product:
     """v ↦ J v for J = ∂ of/∂ at, from one graph: u ↦ Jᵀu is linear, and its transpose is J."""
     u = torch.zeros_like(of, requires_grad=True)
-    transposed = _vjp(of, at, u, create_graph=True)
-    return lambda v: _vjp(transposed, u, v)
+    transposed = vjp(of, at, u, create_graph=True)
+    return lambda v: vjp(transposed, u, v)

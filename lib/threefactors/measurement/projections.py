@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from threefactors._types import Losses
-from threefactors.measurement.operators import _evaluate, _pushforward, _take
+from threefactors.measurement.operators import evaluate, pushforward, take_runs
 
 
 def projections(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, directions: Tensor, *, chunk: int = 4) -> Tensor:
@@ -27,8 +27,10 @@ def projections(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, directions:
         raise ValueError(f"x has shape {tuple(x.shape)} and y {tuple(y.shape)}; use (R, B, ...) and (R, B), R = {R}")
     parts = []
     for rows in torch.arange(R).split(chunk):
-        at, each = _evaluate(partial(losses, x=_take(x, rows), y=_take(y, rows)), _take(theta.detach(), rows))
-        product = _pushforward(each, at)
-        along = _take(directions.detach(), rows)
+        at, each = evaluate(
+            partial(losses, x=take_runs(x, rows), y=take_runs(y, rows)), take_runs(theta.detach(), rows)
+        )
+        product = pushforward(each, at)
+        along = take_runs(directions.detach(), rows)
         parts.append(torch.stack([product(u.contiguous()) for u in along.unbind(-1)], dim=1).detach())
     return torch.cat(parts)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from threefactors.presentation.figures import GRAY, shades
 
@@ -18,13 +20,17 @@ def points_on_law(
     ylabel: str,
     by: str | None = None,
     scales: tuple[str, str] = ("log", "log"),
+    ticks: str = "",
     ax: Axes | None = None,
 ) -> Axes:
     """Points ``value``, ``low``, ``high`` at column ``x``, one color for each value of ``by``; lines ``y`` at ``x``.
 
     A line belongs to the points that share its value of ``by`` and takes their color; one whose value no point has, or
-    without ``by``, is gray and dashed, and is named in the legend by its ``label`` where it has that column.
+    without ``by``, is gray and dashed, and is named in the legend by its ``label`` where it has that column. ticks:
+    ``points`` names each x that was measured and no other, ``1-2-5`` both axes of a decade or two in plain numbers.
     """
+    if ticks not in ("", "points", "1-2-5"):
+        raise ValueError(f"ticks={ticks!r} is unknown; use '', 'points' or '1-2-5'")
     ax = ax or plt.figure(figsize=(5.6, 3.6)).add_subplot()
     groups = list(dict.fromkeys(points[by])) if by else [None]
     colors = dict(zip(groups, shades(len(groups)), strict=True))
@@ -42,4 +48,22 @@ def points_on_law(
     ax.set(xscale=scales[0], yscale=scales[1], xlabel=xlabel, ylabel=ylabel)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(handlelength=1.3)
+    if ticks == "points":
+        _tick_at(ax.xaxis, points[x])
+    elif ticks:
+        _tick_within_decades(ax.xaxis)
+        _tick_within_decades(ax.yaxis)
     return ax
+
+
+def _tick_at(axis: Axis, values: pd.Series) -> None:
+    settings = sorted(values.unique())
+    axis.set_ticks(settings, [f"{value:g}" for value in settings])
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _tick_within_decades(axis: Axis) -> None:
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
