@@ -271,8 +271,6 @@ same = dict(
 looks = [FlippedLoss(at=floating), GradientNoise(at=floating)]
 probes = [*looks, FlippedLoss(), FlippedCurvature()]
 like_c = dict(label_draws=2, gradient_noise_like="covariance")
-colder = Step(at=(size.epochs,), factor=18)
-slower = Step(at=(size.epochs,), factor=1 / 18)
 arms = {
     "label draws": dict(label_draws=[1, 2, 4, 8]),
     "added noise": like_c | dict(gradient_noise=[0.0, 1.0, 3**0.5]),
@@ -280,12 +278,10 @@ arms = {
     "pairs": dict(antithetic=[False, True]),
     "isotropic": dict(label_draws=2, gradient_noise=[0.0, 0.02, 0.04]),
 }
-quench = dict.fromkeys(arms, dict(batch_schedule=colder))
-quench["isotropic"] = dict(lr_schedule=slower)
+quench = dict.fromkeys(arms, dict(batch_schedule=Step((size.epochs,), 18)))
+quench["isotropic"] = dict(lr_schedule=Step((size.epochs,), 1 / 18))
 task = Task(size.data, MLP(size.hidden), train_size=size.examples)
-sweeps = {
-    arm: Sweep.grid(task, **same, **own, **quench[arm]) for arm, own in arms.items()
-}
+sweeps = {a: Sweep.grid(task, **same, **own, **quench[a]) for a, own in arms.items()}
 dials = {
     "label draws": lambda t: 1 / t.label_draws,
     "added noise": lambda t: 1 + t.gradient_noise**2,

@@ -10,7 +10,7 @@ import torch
 from threefactors._rng import generator, numpy_generator
 from threefactors.experiments import run
 from threefactors.experiments.covariance_probe import Covariance, FromStart, stages
-from threefactors.experiments.first_order import FirstOrder, traces
+from threefactors.experiments.first_order import FirstOrder, noise_traces, traces
 from threefactors.inference import REFUTED, SUPPORTED, VOID, judge, summarize
 from threefactors.inference.claims import covariance as claims
 from threefactors.measurement import hessian
@@ -134,6 +134,7 @@ def test_products_and_traces_against_dense_matrices(loss, hidden):
     assert relative_error(by_hand.gauss_newton().dense(), G) < 1e-12
     found, g = traces(*args), per_example_gradients(*args)
     torch.testing.assert_close(found["trace_c"], trace(C))
+    torch.testing.assert_close(noise_traces(*args), trace(C))
     torch.testing.assert_close(found["trace_g"], trace(G))
     torch.testing.assert_close(found["trace_g"], trace(dense_hessian(*args)))  # the residual has no trace
     torch.testing.assert_close(found["second_moment"], g.square().sum(-1).mean(1))
@@ -318,7 +319,8 @@ def test_what_was_not_measured_is_void(honest):
     assert judge(JUDGED["A2b"], honest.assign(overlap=np.nan)).verdict == VOID
     assert judge(JUDGED["A2a"], honest.assign(trace_ratio=0.0)).verdict == VOID
     assert judge(JUDGED["A2a"], honest.iloc[1:]).verdict == VOID
-    assert judge(JUDGED["A2a"], honest.assign(clock=honest.stage)).verdict == VOID  # no equal clock
+    assert judge(JUDGED["A2a"], honest.assign(clock=honest.seed + 1.0)).verdict == VOID  # no equal clock
+    assert judge(JUDGED["A2a"], honest.assign(clock=honest.stage)).verdict == SUPPORTED  # equal at each stage
 
 
 # Figures

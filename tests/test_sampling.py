@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from threefactors._rng import generator
+from threefactors.experiments.first_order import NoiseTrace
 from threefactors.experiments.probes import FlippedLoss, GradientNoise, Loss
 from threefactors.training import MLP, SGD, Clock, Epochs, Run, Stack, Steps, Sweep, Task, Trainer, TrainLoss, train
 from threefactors.training.sampling import Draws, Sampler, antithetic_pairs, batch_gradients
@@ -282,6 +283,13 @@ def test_the_probe_measures_the_noise_that_is_injected(digits, kind, mode):
     assert found["noise_trace_stderr"][0] < 0.3 * trace
     alone = GradientNoise(batches=120).measure(t, [1])
     assert torch.equal(alone["noise_trace"][0], found["noise_trace"][1])
+
+
+def test_the_exact_trace_is_that_of_plain_draws(digits):
+    t = trainer(digits, sampling="replacement", seeds=(0, 1))
+    exact = NoiseTrace().measure(t, [0, 1])["noise_trace"]
+    assert exact[0] == pytest.approx(float(closed_form(t)[1].trace() * S), rel=1e-12)
+    assert torch.equal(NoiseTrace().measure(t, [1])["noise_trace"], exact[1:])
 
 
 def test_the_probes_standard_error_is_honest(digits):

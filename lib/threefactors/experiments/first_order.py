@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from threefactors.experiments.probes import When
 from threefactors.measurement import StackOperator
+from threefactors.training import Trainer
 from threefactors.training.losses import StackLosses
 from threefactors.training.models import Layer
 from threefactors.training.passes import Pass, Workspace, backward, forward
@@ -130,6 +133,40 @@ def traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> dict[str
     return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+@dataclass(frozen=True)
+class NoiseTrace:
+    """noise_trace: Tr C of single examples drawn with replacement, exact, over the whole training set.
+
+    For plain sampling it is what ``GradientNoise`` estimates from batches. Not under batch normalization.
+    """
+
+    at: When = "end"
+
+    def measure(self, trainer: Trainer, runs: Sequence[int]) -> dict[str, Any]:
+        chosen = list(runs)
+        x = trainer.data.x_train.flatten(1).double()
+        theta, y = trainer.theta[chosen].double(), trainer.labels[chosen]
+        return {"noise_trace": noise_traces(trainer.losses, theta, x.expand(len(chosen), *x.shape), y)}
+
+
+def noise_traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Only trace_c of ``traces`` (R,), for one backward pass in place of one for each class."""
+    _refuse_batch_norm(losses)
+    rows = [_squares(losses, theta[i : i + 1], x[i : i + 1], y[i : i + 1]) for i in range(len(theta))]
+    return torch.stack([each.sum() - mean for each, mean in rows])
+
+
+def _squares(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """(1/N) Σ ‖g_i‖² of each layer, and ‖g‖² of all."""
+    layers, room = losses.model.layers(theta, losses.inputs, losses.classes), Workspace()
+    trace = forward(losses.model, layers, x, room)
+    backward(layers, trace, _residual(losses, trace.outputs, y), room)
+    n, parts = x.shape[1], list(zip(trace.inputs, trace.deltas, strict=True))
+    layer = torch.stack([((h.square().sum(-1) + 1) * d.square().sum(-1)).mean() for h, d in parts])
+    steps = torch.stack([(h.mT @ d / n).square().sum() + d.mean(1).square().sum() for h, d in parts])
+    return layer, steps.sum()
+
+
 def _traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     layers, room = losses.model.layers(theta, losses.inputs, losses.classes), Workspace()
     trace = forward(losses.model, layers, x, room)
@@ -148,10 +185,7 @@ def _traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> dict[st
     else:
         factors = [label.expand_as(residual) for label in labels]
     curvature = torch.stack([squared_norms(a) for a in factors]).sum(0)
-    moment = squared_norms(residual)
-    n = x.shape[1]
-    steps = [(h.mT @ d / n, d.mean(1)) for h, d in zip(trace.inputs, trace.deltas, strict=True)]
-    gradient_squared = torch.stack([weight.square().sum() + shift.square().sum() for weight, shift in steps]).sum()
+    moment, gradient_squared = _squares(losses, theta, x, y)
     return {
         "train_loss": losses.criterion(trace.outputs, y).mean(),
         "second_moment": moment.sum(),

@@ -172,10 +172,16 @@ def _unequal(claim: Claim, rows: pd.DataFrame) -> str:
     if claim.protocol == SIMULATION:
         return ""
     held, tolerance = HELD_EQUAL[claim.protocol]
-    smallest, largest = rows[held].min(), rows[held].max()
-    if 0 < smallest <= largest <= tolerance * smallest:
-        return ""
-    return f"{claim.protocol!r} asks for runs of equal {held}, but it goes from {smallest:.4g} to {largest:.4g}."
+    # with ``each`` only what shares its value is compared: the points of a curve have each a time of their own
+    for value, part in rows.groupby(claim.each) if claim.each else [("", rows)]:
+        smallest, largest = part[held].min(), part[held].max()
+        if not 0 < smallest <= largest <= tolerance * smallest:
+            where = f" at {claim.each}={value}" if claim.each else ""
+            return (
+                f"{claim.protocol!r} asks for runs of equal {held}, "
+                f"but it goes from {smallest:.4g} to {largest:.4g}{where}."
+            )
+    return ""
 
 
 def _estimates(claim: Claim, rows: pd.DataFrame) -> dict[str, Estimated]:

@@ -70,7 +70,7 @@ def _build(
     bases = [chapter for chapter in found if not chapter.summary]
 
     def attempt(chapter: Chapter) -> None:
-        mark = execute.fingerprint(chapter, values[chapter], settings, bases)
+        mark = execute.fingerprint(chapter, values[chapter], settings, found[: found.index(chapter)])
         # a chapter not asked for is only looked at, except for summaries: they must follow the others
         wanted = chapter in selected or chapter.summary
         if not wanted and not execute.is_current(chapter, mark):

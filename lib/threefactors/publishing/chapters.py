@@ -23,7 +23,7 @@ from threefactors.experiments.provenance import LIBRARY, versions
 from threefactors.settings import Settings
 
 SCALES = ("smoke", "laptop", "paper")
-SUMMARIES_FROM = 90  # chapters from this number on read the executed notebooks of those below it
+SUMMARIES_FROM = 80  # chapters from this number on read the executed notebooks of all that come before them
 
 
 class ChapterError(Exception):

@@ -52,7 +52,7 @@ def is_current(chapter: Chapter, fingerprint: str) -> bool:
 
 
 def fingerprint(chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]) -> str:
-    """Fingerprint of a chapter; a summary's is made of the notebooks of ``others`` too, which it reads."""
+    """Fingerprint of a chapter; a summary's is made of the notebooks of ``others`` too, those before it."""
     inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in others if chapter.summary]
     return chapter.fingerprint(values, settings, inputs)
 
