@@ -90,8 +90,8 @@
 #
 # The Hessian has dropped out. A steep direction holds the noise in with more force, but each unit of variance there
 # costs as much more: along an eigenvector the variance is $\frac{\eta}{2S}\, C_{ii}/\lambda_i$, and the cost
-# $\tfrac12\lambda_i$ of a unit cancels $\lambda_i$. So for the height, and for it alone, the assumption $C = H$ is not
-# needed {cite}`mandt2017,luo2020`. The paper's law, with $\operatorname{Tr} H$, is the special case.
+# $\tfrac12\lambda_i$ of a unit cancels $\lambda_i$. So for the height the assumption $C = H$ is not needed
+# {cite}`mandt2017,luo2020`. The paper's law, with $\operatorname{Tr} H$, is the special case.
 #
 # **What $C = H$ does buy** is the shape. Put $\Sigma = cI$ into {eq}`eq-bowl-lyapunov`: a round cloud is stationary if
 # and only if $C = \frac{2cS}{\eta} H$. So with $C = H$, and up to a factor with no other $C$,
@@ -141,15 +141,16 @@
 #
 # For small $\eta$ this is {eq}`eq-bowl-height`; the first correction adds a share $\eta\lambda_i/2$ in direction $i$.
 # At $\eta\lambda_1 = 2$ it diverges, and the continuous theory does not notice {cite}`liu2020`. From
-# {eq}`eq-bowl-relaxation`, what the start adds to the height along $i$ falls by $1/e$ in $-1/\ln(1-\eta\lambda_i)^2
+# {eq}`eq-bowl-relaxation`, what the start adds to the height along $i$ falls to $1/e$ in $-1/\ln[(1-\eta\lambda_i)^2]
 # \approx 1/(2\eta\lambda_i)$ steps. Flat directions are the slow ones: a run that is shorter than $1/(2\eta\lambda_P)$
 # steps has not seen the stationary state of its flattest direction.
 #
 # ### Noise that depends on where one is
 #
 # In {eq}`eq-bowl-step` the noise is the same at every $\theta$. In the simplest real problem it is not. Let inputs $x
-# \in \mathbb{R}^D$ be normal with covariance $aI$ and labels $y = x^\top\theta^* + \xi$ with $\mathbb{E}\,\xi^2 =
-# \sigma^2$. With $e = \theta - \theta^*$ the squared loss is $L = \tfrac12\sigma^2 + \tfrac12 a\lVert e\rVert^2$, and a
+# \in \mathbb{R}^D$ be normal with mean zero and covariance $aI$, and labels $y = x^\top\theta^* + \xi$ with $\xi$
+# independent of $x$, $\mathbb{E}\,\xi = 0$ and $\mathbb{E}\,\xi^2 = \sigma^2$. With $e = \theta - \theta^*$ the mean
+# squared loss is $L = \tfrac12\sigma^2 + \tfrac12 a\lVert e\rVert^2$, and a
 # step with a fresh batch is
 #
 # ```{math}
@@ -169,14 +170,15 @@
 # \mathbb{E}[L] - L^* = \tfrac12 a D\, s ,
 # ```
 #
-# if $\eta a < \dfrac{2S}{S+D+1}$, and beyond this limit the second moment grows without bound.
+# if $\eta a < \dfrac{2S}{S+D+1}$, and from this limit on the second moment grows without bound.
 # :::
 #
 # **Proof.** By Isserlis' theorem $\mathbb{E}[xx^\top \Sigma\, xx^\top] = a^2\,(2\Sigma + I\operatorname{Tr}\Sigma)$.
 # Of the $S^2$ pairs in $\mathbb{E}[Q\Sigma Q]$, $S$ are an example with itself and the others independent, so for
 # $\Sigma = sI$ it is $a^2 s\,\bigl(1 + \frac{D+1}{S}\bigr) I$. The labels add $\frac{\eta^2}{S}\sigma^2 a\, I$. Hence
 # $s' = s\,\bigl[1 - 2\eta a + \eta^2a^2\bigl(1 + \frac{D+1}{S}\bigr)\bigr] + \frac{\eta^2}{S}\sigma^2 a$, whose factor
-# is below one exactly under the condition stated. $\blacksquare$
+# is below one exactly under the condition stated. What a start adds without trace shrinks by the smaller factor
+# $1 - 2\eta a + \eta^2a^2\bigl(1 + \frac1S\bigr) > 0$, and is forgotten. $\blacksquare$
 #
 # At the minimum $C = \sigma^2 a I$, which is proportional to $H$; yet the exact law {eq}`eq-bowl-discrete` with this
 # $C$ has $2 - \eta a$ in its denominator and the limit $\eta a = 2$ {cite}`liu2020,ziyin2021`. At small batches the
@@ -190,8 +192,9 @@
 #
 # :::{admonition} Theorem 5 (fluctuations under epochs)
 # :class: tip
-# Let each epoch visit $M$ batches in random order, with noise of variance $\sigma^2$ along a direction of curvature
-# $\lambda$. Averaged over the phase of the epoch the noise has the autocovariance $\sigma^2\rho_h$ with
+# Let each epoch visit $M$ batches in random order, and let the noise of one batch have the variance $\sigma^2$ along a
+# direction of curvature $\lambda$. Averaged over the phase of the epoch the noise has the autocovariance
+# $\sigma^2\rho_h$ with
 #
 # ```{math}
 # :label: eq-epoch-noise
@@ -223,7 +226,7 @@
 #
 # With replacement the variance is $\frac{\eta\sigma^2}{2\lambda}$ and has no bound as $\lambda \to 0$. By epochs it
 # levels off on a *plateau*. The two meet at the **crossover** $\lambda \approx 3/(\eta M)$ {cite}`kuhn2023`: directions
-# flatter than that forget so slowly that the noise is paid back first. For steep directions nothing changes.
+# flatter than that forget so slowly that the noise is paid back first. For steep directions little changes.
 #
 # ## The cloud
 #
@@ -269,7 +272,7 @@ Frames(
     caption="The stationary cloud of SGD in a bowl: points are simulated, the solid ellipses are one and two standard "
     "deviations of the predicted Σ, thin lines are level lines of the loss, and the dashed one is the level of the "
     "mean loss. What to see: the cloud grows like the square root of η/S; with C = H it is round although the bowl is not; "
-    "with the other C it is neither, but its mean height is the same, to first order in η.",
+    "with the other C it is neither round nor like the bowl, but its mean height is the same, to first order in η.",
 )
 
 # %% [markdown]
@@ -399,7 +402,7 @@ figures.alone(points_on_law(
 # ### Up to the limit of stability
 #
 # {numref}`fig-stationary-exact` divides the measured height by the first-order law. At $\eta\lambda_1 = 1$ the paper's
-# formula is off by tens of percent; at $1.9$, by a factor.
+# formula is off by tens of percent; at $1.9$, by a factor of four and more.
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-stationary-exact", "caption": "Mean height over the first-order law against ηλ₁, for C = H and for a noise unrelated to H, averaged over batch sizes, with 95 % intervals over seeds. Solid: the exact law of the discrete steps; dashed: the first-order law. What to see: the points follow the exact law, which diverges at 2, and leave the first-order law long before."}, "image": {"alt": "Mean height over its first-order law against learning rate times curvature: points follow two curves that rise from one and diverge at two.", "classes": "dark-light"}}
 x = np.linspace(0.01, 1.97, 300)

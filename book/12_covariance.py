@@ -120,9 +120,10 @@
 #
 # So the noise of SGD is the Fisher matrix for a model that is *calibrated on its own training set*
 # {cite}`guo2017,kunstner2019`. It exceeds it where the model is overconfident, and stays below it where the model
-# fits its labels better than it expects to. For squared loss $C = H$ would need $\sigma^2 = 1$, a number with a unit.
-# Indeed the assumption cannot be a law of nature: multiply the loss by $a$, and $H$ is multiplied by $a$ but $C$ by
-# $a^2$. Only a log-likelihood has a scale of its own.
+# fits its labels better than it expects to. (The theorem averages over labels that $\theta$ has not seen. After
+# training on them it is a guide and not a proof; what holds then, at every $\theta$, is Theorem 4.) For squared loss $C
+# = H$ would need $\sigma^2 = 1$, a number with a unit. Indeed the assumption cannot be a law of nature: multiply the
+# loss by $a$, and $H$ is multiplied by $a$ but $C$ by $a^2$. Only a log-likelihood has a scale of its own.
 #
 # ### The contradiction at an interpolating minimum
 #
@@ -337,7 +338,7 @@ figures.side_by_side(
 
 # %% [markdown]
 # Why does so crude a prediction work for cross-entropy? Late in training each example has at most one rival class $c$
-# with a noticeable probability. Then $r_i$ and $A_i$ both lie along $e_c - e_{y_i}$, and
+# with a noticeable probability, or so we suppose. Then $r_i$ and $A_i$ both lie along $e_c - e_{y_i}$, and
 # $r_i r_i^\top \approx \epsilon_i A_i$: whatever $J_i J_i^\top$ is, it stretches both alike. Squared loss has no such
 # tie between residual and curvature: $A_i = I$ weighs all directions of the outputs, the residual picks some.
 #
@@ -364,7 +365,7 @@ figures.side_by_side(in_eigenbasis, {arm: in_basis(table) for arm, table in tabl
 # Late in training noise and curvature of the plain network have a cosine of {glue:text}`cov-cosine:.2f`
 # ({glue:text}`cov-cosine_low:.2f` to {glue:text}`cov-cosine_high:.2f`), and the multiple of $H$ that is nearest to
 # $C$ is {glue:text}`cov-scale:.4f` $H$. That is what remains of the assumption: $C \approx \rho H$ in the leading
-# directions, with a $\rho$ that training drives to zero {cite}`thomas2019`.
+# directions {cite}`thomas2019`, with a $\rho$ that training drives towards zero.
 #
 # ## Verdicts
 
@@ -423,7 +424,7 @@ glue(**{"cov-range": classified.value.max() / classified.value.min(), "cov-verdi
 # that has learned nothing, and it belongs to $H$ alone. One epoch later they mostly coincide. **A2d** is open for
 # squared loss at the same place, and the last stage, too, lies outside its margin: there the residuals lie where
 # $J_i J_i^\top$ is larger than on average. In the last layer, where $J_i J_i^\top$ has no preferred direction, the
-# prediction stays good: the departure comes from the hidden layers, where it has some. In the narrow
+# prediction stays good: the departure comes from the hidden layers, where it can have some. In the narrow
 # network with random labels the prediction is within its margin at every stage, but at the start not by enough for
 # the correction. Its traces come within the margin of **A2a** in the middle of training and leave it again at the
 # end, because even this network learns a part of its random labels; 8 seeds are too few to refute **A2a** and **A2e**

@@ -19,7 +19,7 @@
 # The title of the paper counts three factors: the learning rate $\eta$, the batch size $S$ and the gradient covariance
 # $C$ {cite}`jastrzebski2018`. Its experiments turn the first two. The third is argued for and, for the loss, replaced
 # by the Hessian: where $C = H$, only $\eta/S$ and the width are left. This chapter turns the third factor alone, in
-# four ways, on a bowl where everything is known and on a network. Luo and others asked how many factors there are and
+# four ways, on a bowl where everything is known and on a network. Luo and Wang asked how many factors there are and
 # answered that $C = H$ is a special case {cite}`luo2020`; both relations are held against the same simulation.
 #
 # ## The law
@@ -27,7 +27,8 @@
 # A batch gradient $g_S(\theta)$ has the mean $\nabla L(\theta)$ and some covariance. Let $C$ be $S$ times that
 # covariance. For $S$ examples drawn with replacement it is the covariance of one example's gradient; if a batch is put
 # together in any other way that keeps the mean, this *defines* $C$. In a bowl,
-# $L = L^* + \tfrac12 (\theta-\theta^*)^\top H\, (\theta-\theta^*)$, the covariance $\Sigma$ of $\theta$ settles where
+# $L = L^* + \tfrac12 (\theta-\theta^*)^\top H\, (\theta-\theta^*)$, the covariance $\Sigma$ of $\theta$ settles, by
+# the law of discrete steps from the chapter on the stationary state, where
 #
 # ```{math}
 # :label: eq-third-general
@@ -48,7 +49,8 @@
 # ```
 #
 # Call {eq}`eq-third-general` the *general* and {eq}`eq-third-three` the *three-factor* relation. For the height they
-# agree as soon as $\operatorname{Tr} C = \operatorname{Tr} H$; for the shape of the cloud only where $C = H$.
+# agree, to first order in $\eta$, as soon as $\operatorname{Tr} C = \operatorname{Tr} H$; for the shape of the cloud
+# only where $C = H$.
 #
 # ## Four ways to change $C$ alone
 #
@@ -66,9 +68,9 @@
 # 3. **Importance weights.** Example $i$ drawn with probability $q_i$ and weighted by $1/(N q_i)$ gives
 #    $C = \sum_i g_i g_i^\top/(N^2 q_i) - g g^\top$. Its trace is smallest for $q_i \propto \lVert g_i\rVert$, where it
 #    is $\langle\lVert g_i\rVert\rangle^2 - \lVert g\rVert^2$.
-# 4. **Antithetic pairs.** $S/2$ examples drawn uniformly, each with its partner $\pi(i)$, where $\pi$ is a permutation,
-#    give $C = C_0 + \tfrac12(A + A^\top)$ with $A = \langle g_i g_{\pi(i)}^\top\rangle - g g^\top$, and
-#    $0 \preceq C \preceq 2C_0$. With fresh labels, $C_0$ is the covariance of 1. and $A$ the covariance of the two
+# 4. **Antithetic pairs.** $S/2$ examples drawn uniformly and independently, each with its partner $\pi(i)$, where $\pi$
+#    is a permutation, give $C = C_0 + \tfrac12(A + A^\top)$ with $A = \langle g_i g_{\pi(i)}^\top\rangle - g g^\top$,
+#    and $0 \preceq C \preceq 2C_0$. With fresh labels, $C_0$ is the covariance of 1. and $A$ the covariance of the two
 #    partners' gradients, whose labels may be drawn jointly as long as each keeps its own distribution.
 # :::
 #
@@ -106,7 +108,8 @@
 # of the logits, $g_i(y) = J_i^\top(p_i - e_y)$, so that $\bar g_i = J_i^\top(p_i - q_i) = 0$ and
 # $V_i = J_i^\top(\operatorname{diag} q_i - q_i q_i^\top) J_i$; hence $C = \langle V_i\rangle/m$. The Hessian is
 # $\langle J_i^\top(\operatorname{diag} p_i - p_i p_i^\top)J_i\rangle
-# + \langle\sum_k (p_i-q_i)_k \nabla^2 z_{ik}\rangle$ with logits $z_{ik}$; the second part vanishes, the first is $\langle V_i\rangle$. $\square$
+# + \langle\sum_k (p_i-q_i)_k \nabla^2 z_{ik}\rangle$ with logits $z_{ik}$; the second part vanishes, the first is
+# $\langle V_i\rangle$. (For $m = 1$ this is Theorem 3 of the chapter before, with $u_i = 0$.) $\square$
 # :::
 #
 # A minimum that fits its *hard* labels has no gradient noise at all, and the assumption $C = H$ contradicts itself. One
@@ -191,6 +194,7 @@ from threefactors.inference.laws import SlopeOn, relative_error
 from threefactors.presentation import figures
 from threefactors.presentation.comparison import points_on_law
 from threefactors.presentation.prose import by_id, glue, in_words
+from threefactors.publishing.records import keep
 
 points = summarize(bowls, "loss", by=["way", "change", "predicted_loss"], log=False)
 span = np.array([points.predicted_loss.min() / 1.2, points.predicted_loss.max() * 1.2])
@@ -255,7 +259,7 @@ figures.alone(
 # difference is the height, and the Hessian of the flipped loss at the bottom is the width of the minimum.
 
 # %%
-from threefactors import MLP, AtClock, Clock, Step, Sweep, Task, run
+from threefactors import MLP, Accuracy, AtClock, Clock, Step, Sweep, Task, run
 from threefactors.experiments.flipped import FlippedCurvature, heights
 from threefactors.experiments.probes import FlippedLoss, GradientNoise
 from threefactors.inference.claims import third_factor as claims
@@ -269,7 +273,7 @@ same = dict(
     until=Clock(size.epochs * pass_time + size.quench),
 )
 looks = [FlippedLoss(at=floating), GradientNoise(at=floating)]
-probes = [*looks, FlippedLoss(), FlippedCurvature()]
+probes = [*looks, FlippedLoss(), FlippedCurvature(), Accuracy()]
 like_c = dict(label_draws=2, gradient_noise_like="covariance")
 arms = {
     "label draws": dict(label_draws=[1, 2, 4, 8]),
@@ -329,7 +333,7 @@ figures.alone(
     )
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: four arms fall towards the right, the more noise, the wider the minimum; isotropic noise has the largest trace and widens nothing."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling for three of five arms, uneven for one and slowly rising for isotropic noise.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: four arms fall towards the right (importance weights unevenly), the more noise, the wider the minimum; isotropic noise has the largest trace and widens nothing."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling for three of five arms, uneven for one and slowly rising for isotropic noise.", "classes": "dark-light"}}
 figures.alone(
     points_on_law(
         cells("sharpness"), line.iloc[:0], x="noise_trace", by="arm",
@@ -350,14 +354,15 @@ figures.alone(
 # which matters where the height is small. And flat directions, which hold a part of the height, do not come to rest
 # within the quench; the wider the minimum, the larger that part.
 #
-# Importance weights are the roughest of the ways, and the arm with the least precise answers. A few examples come
+# Importance weights are the roughest of the ways. A few examples come
 # rarely and with large weights. Their kicks are hard to count in a sample of batches, and may be too large for the bowl;
 # this chapter has not tested whether that is what sets this arm apart.
 #
 # Isotropic noise is the counterexample that the law itself asks for. Multiplying $\operatorname{Tr}C$ by
-# {glue:text}`third-iso-noise:.1f` raises the height by {glue:text}`third-iso-height:.1f` only: the noise lies in directions
-# that the clock has not filled. What counts is not the trace of $C$, but the trace of what has become stationary, and for
-# the noise of SGD, which lives where the curvature is, both are nearly the same.
+# {glue:text}`third-iso-noise:.1f` multiplies the height by {glue:text}`third-iso-height:.1f` only. It was expected,
+# because most of this noise lies in directions that the clock cannot fill; how far each was filled is not measured here
+# (exercise 4). If that is the reason, what counts is not the trace of $C$, but the trace of what has become stationary,
+# and for the noise of SGD, which lives where the curvature is, both are nearly the same.
 #
 # Third, the width. The regression is on the *dial* and not on the measured $\operatorname{Tr}C$: since $C$ is close to
 # $H/m$, a narrow minimum makes its own noise larger, and part of what {numref}`fig-third-width` has on its two axes is
@@ -396,6 +401,9 @@ for claim in (claims.C12b, claims.C12c):
     pairs_of += [(claim.at("equal clock", arm), table) for arm, table in nets.items()]
 verdicts = judge_family(*zip(*pairs_of))
 verdicts
+
+# %% tags=["remove-cell"]
+keep(every.assign(protocol="equal clock", train_loss=every.bottom))
 
 # %% tags=["remove-cell"]
 for claim, own in by_id(verdicts).items():

@@ -208,7 +208,7 @@ def test_a_planted_bug_in_one_closed_form_is_refuted(measured, bug):
 
 
 def test_only_the_general_relation_knows_a_cloud_whose_noise_is_not_the_hessian():
-    rng, rows = numpy_generator(5, "cloud"), []
+    rng, rows = numpy_generator(5, "cloud"), []  # made up from the law: this tests the rules, the chapter tests the law
     for k, exact in enumerate(np.diag(stationary_covariance(H, np.eye(2), ETA, BATCH))):
         for seed in range(SEEDS):
             rows.append(
