@@ -84,7 +84,7 @@ class FirstOrder:
         return layers, forward(self.losses.model, layers, self.x[rows], room), self.y[rows], room
 
     def _layers(self, v: Tensor) -> list[Layer]:
-        return self.losses.model.layers(v, self.losses.inputs, self.losses.classes)
+        return self.losses.perceptron.layers(v, self.losses.inputs, self.losses.classes)
 
     def _gather(self, inputs: list[Tensor], deltas: list[Tensor], like: Tensor) -> Tensor:
         """Σ_i (h_i, 1) ⊗ δ_i, layer by layer, in the order of θ."""
@@ -158,7 +158,7 @@ def noise_traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> Te
 
 def _squares(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """(1/N) Σ ‖g_i‖² of each layer, and ‖g‖² of all."""
-    layers, room = losses.model.layers(theta, losses.inputs, losses.classes), Workspace()
+    layers, room = losses.perceptron.layers(theta, losses.inputs, losses.classes), Workspace()
     trace = forward(losses.model, layers, x, room)
     backward(layers, trace, _residual(losses, trace.outputs, y), room)
     n, parts = x.shape[1], list(zip(trace.inputs, trace.deltas, strict=True))
@@ -168,7 +168,7 @@ def _squares(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> tuple[
 
 
 def _traces(losses: StackLosses, theta: Tensor, x: Tensor, y: Tensor) -> dict[str, Tensor]:
-    layers, room = losses.model.layers(theta, losses.inputs, losses.classes), Workspace()
+    layers, room = losses.perceptron.layers(theta, losses.inputs, losses.classes), Workspace()
     trace = forward(losses.model, layers, x, room)
     sizes = [h.square().sum(-1) + 1 for h in trace.inputs]
 

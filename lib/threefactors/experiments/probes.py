@@ -116,7 +116,7 @@ def _hessian(trainer: Trainer, runs: Sequence[int], examples: int | None) -> Sta
     # The C kernel spreads runs over threads. Batched products, on a CPU, round by where a run lies in its batch:
     # there one run at a time, so that no result depends on the company.
     most = 16 if trainer.losses.in_c(theta) else 1 if theta.device.type == "cpu" else 64
-    each = LINEARIZATION * len(x) * sum(model.widths(trainer.data.inputs, trainer.data.classes)) * theta.element_size()
+    each = LINEARIZATION * len(x) * model.units(trainer.data.inputs, trainer.data.classes) * theta.element_size()
     chunk = max(1, min(most, BUDGET // each))
     return hessian(trainer.losses, theta, x.expand(len(chosen), *x.shape), y, chunk=chunk)
 

@@ -74,7 +74,7 @@ def _settings(run: Run) -> dict[str, Any]:
     task, sgd = run.task, run.sgd
     return {
         "dataset": task.dataset,
-        "hidden": "-".join(map(str, task.model.hidden)),
+        "hidden": task.model.name,
         "batch_norm": task.model.batch_norm is not None,
         "label_noise": task.label_noise,
         "loss": task.loss,
@@ -115,7 +115,9 @@ def run(
     _check_device(chosen)
     sets = {name: load(name, root) for name in {run.task.dataset for run in sweep}}
     for one in sweep:
-        one.check(len(sets[one.task.dataset].first(one.task.train_size).x_train))
+        data = sets[one.task.dataset]
+        one.check(len(data.first(one.task.train_size).x_train))
+        one.task.model.parameters(data.inputs, data.classes)  # refuses images that the network is not made for
     place.check()
     keys = {one: key(one, tuple(probes), sets[one.task.dataset].checksum) for one in sweep}
     records = {one: place.get(keys[one]) for one in sweep}
@@ -163,6 +165,7 @@ def _present(record: dict[str, Any] | None, place: Store) -> dict[str, Any]:
 def _check_device(device: str) -> None:
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"device={device!r}, but this machine has no usable GPU; use device='cpu'")
+    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
 
 
 @cache

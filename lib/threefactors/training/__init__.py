@@ -1,5 +1,6 @@
 """Training: stacks of networks on flat θ (R, P), trained at once and each as if alone."""
 
+from threefactors.training.convolution import RESNET56, VGG11, ConvNet
 from threefactors.training.data import Dataset, load
 from threefactors.training.models import MLP
 from threefactors.training.runs import SGD, Clock, Epochs, Run, Stack, Steps, Sweep, Task, TrainLoss
@@ -7,6 +8,7 @@ from threefactors.training.schedules import Constant, Custom, SquareCycle, Step,
 from threefactors.training.train import Trainer, train
 
 __all__ = [
-    "MLP", "SGD", "Clock", "Constant", "Custom", "Dataset", "Epochs", "Run", "SquareCycle", "Stack", "Step", "Steps",
-    "Sweep", "Task", "TrainLoss", "Trainer", "TriangularCycle", "load", "train",
+    "MLP", "RESNET56", "SGD", "VGG11", "Clock", "Constant", "ConvNet", "Custom", "Dataset", "Epochs", "Run",
+    "SquareCycle", "Stack", "Step", "Steps", "Sweep", "Task", "TrainLoss", "Trainer", "TriangularCycle", "load",
+    "train",
 ]  # fmt: skip

@@ -6,12 +6,46 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 EPSILON = 1e-5  # added to a batch variance, as torch.nn.BatchNorm1d does
 LOSSES = ("cross-entropy", "squared")
+
+
+class Network(Protocol):
+    """What training and measurement ask of a network: ``MLP``, or ``ConvNet``. K outputs, D = ``inputs`` numbers in."""
+
+    @property
+    def batch_norm(self) -> int | None:
+        """Size of the ghost batches, None without batch normalization."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """Its hidden layers, in short."""
+        ...
+
+    def parameters(self, inputs: int, outputs: int) -> int: ...
+
+    def units(self, inputs: int, outputs: int) -> int:
+        """Numbers that a forward pass keeps for each example, by which memory is planned."""
+        ...
+
+    def initial(self, inputs: int, outputs: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor: ...
+
+    def forward(self, theta: Tensor, x: Tensor, outputs: int, ghosts: int = 1, counted: int | None = None) -> Tensor:
+        """(R, B, K) for θ (R, P) and x (R, B, D), differentiable by autograd. With batch norm, each of ``ghosts``
+        equal parts of the batch has statistics of its own, taken from its first ``counted`` rows (all, if None)."""
+        ...
+
+    def filters(self, inputs: int, outputs: int) -> Tensor:
+        """(P,) number of the filter, the weights that feed one unit, for each entry of θ; −1 for b, γ and β."""
+        ...
+
+    def weight_mask(self, inputs: int, outputs: int) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -26,6 +60,9 @@ class Layer:
 @dataclass(frozen=True)
 class MLP:
     """Multilayer perceptron with ReLU: z = h W + b, h' = max(z, 0), He initialization W ~ N(0, 2/in).
+
+    Its passes are written out by hand, which is what makes stacks of hundreds cheap; ``ConvNet`` is the network for
+    images, by automatic differentiation.
 
     hidden: widths of the hidden layers, any number of them (none: a linear model).
     batch_norm: None, or the size of the ghost batches that share their statistics; then
@@ -44,10 +81,11 @@ class MLP:
         for width in self.hidden:
             if not isinstance(width, int) or width < 1:
                 raise ValueError(f"hidden={self.hidden} has a width of {width!r}; use whole numbers >= 1")
-        if self.batch_norm is not None and (not isinstance(self.batch_norm, int) or self.batch_norm < 2):
-            raise ValueError(
-                f"batch_norm={self.batch_norm!r} is no ghost batch size; use a whole number >= 2, or None for none"
-            )
+        check_ghosts(self.batch_norm)
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self.hidden))
 
     def widths(self, inputs: int, outputs: int) -> tuple[int, ...]:
         return (inputs, *self.hidden, outputs)
@@ -55,6 +93,9 @@ class MLP:
     def parameters(self, inputs: int, outputs: int) -> int:
         """P, the length of θ."""
         return sum(math.prod(shape) for _, shape in self._shapes(inputs, outputs))
+
+    def units(self, inputs: int, outputs: int) -> int:
+        return sum(self.widths(inputs, outputs))
 
     def _shapes(self, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, int]]]:
         widths = self.widths(inputs, outputs)
@@ -87,14 +128,42 @@ class MLP:
             at += size
         return [Layer(view["weight"], view["shift"], view.get("gain")) for view in views]
 
+    def forward(self, theta: Tensor, x: Tensor, outputs: int, ghosts: int = 1, counted: int | None = None) -> Tensor:
+        """(R, B, K) for x (R, B, D); see ``Network``."""
+        layers = self.layers(theta, x.shape[-1], outputs)
+        h = x
+        for i, layer in enumerate(layers):
+            if layer.gain is None:
+                h = torch.baddbmm(layer.shift, h, layer.weight)
+            else:
+                z = h @ layer.weight
+                normed = standardize(z.view(len(z), ghosts, -1, z.shape[-1]), counted).view_as(z)
+                h = layer.gain * normed + layer.shift
+            if i < len(layers) - 1:
+                h = h.relu()
+        return h
+
+    def filters(self, inputs: int, outputs: int) -> Tensor:
+        """(P,) number of the filter for each entry of θ, the column of W that feeds one unit; −1 for b, γ and β."""
+        parts, first = [], 0
+        for kind, (fan_in, units) in self._shapes(inputs, outputs):
+            is_weight = kind == "weight"
+            parts.append(torch.arange(first, first + units).repeat(fan_in) if is_weight else torch.full((units,), -1))
+            first += units if is_weight else 0
+        return torch.cat(parts)
+
     def weight_mask(self, inputs: int, outputs: int) -> Tensor:
         """(P,) True where θ holds an entry of a weight matrix, False for b, γ and β."""
-        return torch.cat(
-            [torch.full((math.prod(shape),), kind == "weight") for kind, shape in self._shapes(inputs, outputs)]
-        )
+        return self.filters(inputs, outputs) >= 0
 
 
-def groups(model: MLP, batch: int) -> int:
+def check_ghosts(batch_norm: int | None) -> None:
+    """Refuses what is no size of a ghost batch."""
+    if batch_norm is not None and (not isinstance(batch_norm, int) or batch_norm < 2):
+        raise ValueError(f"batch_norm={batch_norm!r} is no ghost batch size; use a whole number >= 2, or None for none")
+
+
+def groups(model: Network, batch: int) -> int:
     """Number of ghost batches in a batch of the given size."""
     if model.batch_norm is None or batch <= model.batch_norm:
         return 1

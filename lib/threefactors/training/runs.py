@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from threefactors._identity import canonical
-from threefactors.training.models import LOSSES, MLP, groups
+from threefactors.training.models import LOSSES, MLP, Network, groups
 from threefactors.training.schedules import Constant
 from threefactors.training.sgd import SGD, check_number
 
@@ -25,7 +25,7 @@ class Task:
     """
 
     dataset: str = "digits"
-    model: MLP = MLP()
+    model: Network = MLP()
     train_size: int | None = None
     label_noise: float = 0.0
     loss: str = "cross-entropy"
@@ -109,7 +109,7 @@ class Run:
             name = self.sgd.couples
             raise ValueError(
                 f"{name}={getattr(self.sgd, name)!r} needs a gradient for each example, but batch norm ties those of a "
-                f"batch together; use MLP(..., batch_norm=None)"
+                f"batch together; use {type(self.task.model).__name__}(..., batch_norm=None)"
             )
         if not isinstance(self.until, Steps | Epochs | Clock | TrainLoss):
             raise TypeError(f"until={self.until!r}: use Steps(n), Epochs(n), Clock(T) or TrainLoss(value, at_most=...)")

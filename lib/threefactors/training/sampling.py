@@ -158,7 +158,7 @@ def antithetic_pairs(x: Tensor, labels: Tensor, source: torch.Generator, alike: 
 def batch_gradients(losses: StackLosses, theta: Tensor, x: Tensor, labels: Tensor, draws: Draws) -> Tensor:
     """Gradients (steps, P) of one network's batch losses (1/B) Σ w_i ℓ_i, all at θ (P,); x (N, ...), labels (N,)."""
     rows = draws.order.shape[1]
-    units = sum(losses.model.widths(losses.inputs, losses.classes))
+    units = losses.model.units(losses.inputs, losses.classes)
     most = max(1, CHUNK // (theta.element_size() * (2 * len(theta) + 4 * rows * units)))
     parts: list[Tensor] = []
     for start in range(0, len(draws.order), most):

@@ -25,6 +25,8 @@ class Stacked:
 
     def __init__(self, losses: StackLosses, x: Tensor, labels: Tensor, *, by_hand: bool = True) -> None:
         self.losses, self.by_hand = losses, by_hand
+        if by_hand:
+            _ = losses.perceptron  # refuses a network that it does not know, before any work
         self.x, self.labels = x.flatten(1), labels
         self._room = Workspace()
 
@@ -83,8 +85,9 @@ class Stacked:
     ) -> Tensor:  # fmt: skip
         """One update of every run, unless one diverges: which do (R,)."""
         losses, room = self.losses, self._room
-        layers = losses.model.layers(w, losses.inputs, losses.classes)
-        trace = forward(losses.model, layers, x, room)
+        model = losses.perceptron
+        layers = model.layers(w, losses.inputs, losses.classes)
+        trace = forward(model, layers, x, room)
         # Without momentum the step itself is accumulated: lr/S goes into the gradient of the logits.
         scale = (lr[:, 0] if v is None else torch.ones_like(lr[:, 0])).unsqueeze(-1) / x.shape[1]
         if weights is not None:
@@ -96,7 +99,7 @@ class Stacked:
         if v is None:
             backward(layers, trace, d, room, lambda i, at: accumulate(layers, i, at, 1.0, -1.0))
             return bad
-        moving = losses.model.layers(v, losses.inputs, losses.classes)
+        moving = model.layers(v, losses.inputs, losses.classes)
         backward(layers, trace, d, room, lambda i, at: accumulate(moving, i, at, momentum, 1.0))
         w.addcmul_(v, lr[:, 0], value=-1)
         return bad

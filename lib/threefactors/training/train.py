@@ -14,6 +14,7 @@ from threefactors.training import kernel
 from threefactors.training.data import Dataset, corrupt
 from threefactors.training.engines import Engine, Plan
 from threefactors.training.losses import StackLosses
+from threefactors.training.models import MLP
 from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
 from threefactors.training.sampling import Draws, Sampler
 from threefactors.training.schedules import Constant
@@ -63,13 +64,14 @@ class Trainer:
         self._samplers = [self.sampler(i) for i in range(count)]
         self._per_epoch = 0  # steps an epoch, in the plans that are being carried out
         self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
-        self._engine_name = engine or ("kernel" if self.losses.in_c(self.theta) else "by hand")
+        default = "kernel" if self.losses.in_c(self.theta) else "by hand" if isinstance(model, MLP) else "autograd"
+        self._engine_name = engine or default
 
     @cached_property
     def engine(self) -> Engine:
         data, losses = self.data, self.losses
         if self._engine_name == "kernel":
-            widths = losses.model.widths(data.inputs, data.classes)
+            widths = losses.perceptron.widths(data.inputs, data.classes)
             return kernel.Kernel(widths, losses.model.batch_norm, losses.loss, data.x_train, self.labels)
         return Stacked(losses, data.x_train, self.labels, by_hand=self._engine_name == "by hand")
 
