@@ -116,6 +116,7 @@ from types import SimpleNamespace
 
 from threefactors import MLP, Accuracy, AtClock, Clock, Epochs, Loss, Moments
 from threefactors import Sharpness, Spectrum, Step, Sweep, Task, TrainLoss, claims, run
+from threefactors.experiments.first_order import NoiseTrace
 
 SIZES = {
     "smoke": dict(
@@ -156,8 +157,9 @@ protocols = {
 # %%
 grid = dict(lr=size.lr, batch_size=size.batch_size, seed=range(size.seeds))
 probes = [Loss(), Accuracy(), Sharpness(), Moments()]
+noise = {"plain": [NoiseTrace()], "batch norm": []}  # no example has its own gradient there
 results = {
-    (protocol, arm): run(Sweep.grid(task, until=until, **grid), probes)
+    (protocol, arm): run(Sweep.grid(task, until=until, **grid), probes + noise[arm])
     for protocol, until in protocols.items()
     for arm, task in arms.items()
 }
@@ -199,6 +201,7 @@ from threefactors.inference import (
 )
 from threefactors._rng import numpy_generator
 from threefactors.presentation.prose import by_id, glue, in_words
+from threefactors.publishing.records import keep
 
 tables = {where: result.table() for where, result in results.items()}
 paths = {arm: result.series().query("at_clock > 0") for arm, result in through.items()}
@@ -343,6 +346,9 @@ judged = (claims.C3a, claims.C3b, claims.C3c, claims.C4)
 family = [claim.at(protocol, arm) for claim in judged for protocol, arm in results]
 verdicts = judge_family(family, results)
 verdicts
+
+# %% tags=["remove-cell"]
+keep(pd.concat(t.assign(protocol=p, arm=arm) for (p, arm), t in tables.items()))
 
 # %% tags=["remove-cell"]
 for claim, own in by_id(verdicts).items():

@@ -115,9 +115,9 @@ def run(
     _check_device(chosen)
     sets = {name: load(name, root) for name in {run.task.dataset for run in sweep}}
     for one in sweep:
-        data = sets[one.task.dataset]
-        one.check(len(data.first(one.task.train_size).x_train))
-        one.task.model.parameters(data.inputs, data.classes)  # refuses images that the network is not made for
+        own = sets[one.task.dataset]
+        one.check(len(own.first(one.task.train_size).x_train))
+        one.task.model.parameters(own.inputs, own.classes)  # refuses images that the network is not made for
     place.check()
     keys = {one: key(one, tuple(probes), sets[one.task.dataset].checksum) for one in sweep}
     records = {one: place.get(keys[one]) for one in sweep}

@@ -4,7 +4,7 @@ A claim is judged under a protocol, because the ratio η/S is also the speed of 
 integrated training time T = Σ η is proportional to η/S, and noise-free gradient descent predicts much of what
 noise would do. "equal epochs" is the paper's own protocol, "equal clock" gives every run the same T, "equal loss"
 stops each at the same training loss. A law of the theory is judged on a "simulation", where nothing but what the
-law speaks of differs.
+law speaks of differs. What is estimated from the runs of all three together is judged on "all protocols".
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from threefactors.inference.decisions import Estimated, Greater, Less, Rule
 from threefactors.inference.estimates import t_quantile
 
 SIMULATION = "simulation"
-PROTOCOLS = ("equal epochs", "equal clock", "equal loss", SIMULATION)
+POOLED = "all protocols"
+PROTOCOLS = ("equal epochs", "equal clock", "equal loss", POOLED, SIMULATION)
 
 PAPER = "as the paper reports (arXiv 1711.04623)"
 

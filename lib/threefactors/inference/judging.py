@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import pandas as pd
 
-from threefactors.inference.claim import SIMULATION, Claim
+from threefactors.inference.claim import Claim
 from threefactors.inference.decisions import REFUTED, SUPPORTED, VOID, Decision, Estimated, holm, outcome
 from threefactors.inference.slopes import Unmeasurable, usable
 from threefactors.inference.verdicts import Verdict, Verdicts
@@ -112,8 +112,8 @@ def _table(result: HasTable | pd.DataFrame) -> pd.DataFrame:
 
 def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
     wanted = {"seed", "diverged", "finished", *claim.axes, *claim.measures, *claim.needs}
-    if claim.protocol == SIMULATION:
-        # a simulated trajectory has no other way to be lost than to leave the finite numbers
+    if claim.protocol not in HELD_EQUAL:
+        # neither a simulated trajectory nor an estimate from many runs is a run that could be unfinished
         table = table.assign(diverged=table.get("diverged", False), finished=table.get("finished", True))
     else:
         wanted.add(HELD_EQUAL[claim.protocol][0])
@@ -169,7 +169,7 @@ def _weigh(claim: Claim, table: pd.DataFrame) -> _Evidence:
 
 def _unequal(claim: Claim, rows: pd.DataFrame) -> str:
     """Why the runs do not fit the protocol; empty: what it holds equal is equal."""
-    if claim.protocol == SIMULATION:
+    if claim.protocol not in HELD_EQUAL:
         return ""
     held, tolerance = HELD_EQUAL[claim.protocol]
     # with ``each`` only what shares its value is compared: the points of a curve have each a time of their own

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from myst_nb import glue as _glue
 
-from threefactors.inference import SIMULATION, Interval, Verdict
+from threefactors.inference import Interval, Verdict
 
 
 def glue(**values: float | str | Interval) -> None:
@@ -18,7 +19,18 @@ def glue(**values: float | str | Interval) -> None:
             _glue(name, value if isinstance(value, str) else float(value), display=False)
 
 
-def in_words(verdicts: Iterable[Verdict]) -> str:
+class Reached(Protocol):
+    """A verdict, or an entry of the ledger."""
+
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def protocol(self) -> str: ...
+    @property
+    def arm(self) -> str: ...
+
+
+def in_words(verdicts: Iterable[Reached]) -> str:
     """Where each verdict was reached: ``SUPPORTED at equal epochs (plain, batch norm); UNDECIDED at …``."""
     where: dict[str, dict[str, list[str]]] = {}
     for verdict in verdicts:
@@ -26,7 +38,8 @@ def in_words(verdicts: Iterable[Verdict]) -> str:
     parts = []
     for kind, protocols in where.items():
         places = " and ".join(
-            f"{'in' if protocol == SIMULATION else 'at'} {protocol}" + (f" ({', '.join(arms)})" if any(arms) else "")
+            f"{'at' if protocol.startswith('equal') else 'in'} {protocol}"
+            + (f" ({', '.join(arms)})" if any(arms) else "")
             for protocol, arms in protocols.items()
         )
         parts.append(f"{kind} {places}")

@@ -138,7 +138,7 @@ def _badges(caption: str, entries: list[dict[str, Any]]) -> str:
         )
         statement = escape(own[0]["statement"])
         rows.append(f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>')
-    return _table("tf-ledger tf-glance", caption, head, rows)
+    return table("tf-ledger tf-glance", caption, head, rows)
 
 
 def glance(entries: list[dict[str, Any]]) -> Glance:
@@ -169,7 +169,7 @@ class Table(list[dict[str, Any]]):
             + f"<td>{e['n']}</td><td>{escape(e['reason'] or '')}</td></tr>"
             for e in self
         ]
-        return _table("tf-ledger", "All verdicts", head, rows)
+        return table("tf-ledger", "All verdicts", head, rows)
 
 
 def badge(entry: dict[str, Any]) -> str:
@@ -181,7 +181,8 @@ def badge(entry: dict[str, Any]) -> str:
     return f'<span class="tf-judged">{link}{label}</span>'
 
 
-def _table(kind: str, caption: str, head: str, rows: list[str]) -> str:
+def table(kind: str, caption: str, head: str, rows: list[str]) -> str:
+    """HTML of a table of the ledger's style; head and rows are HTML."""
     # a frame of its own scrolls on narrow screens, so that the page does not
     return (
         f'<div class="tf-scroll" tabindex="0"><table class="{kind}"><caption>{escape(caption)}</caption>'

@@ -46,7 +46,7 @@ def keep(runs: pd.DataFrame) -> Kept:
     if absent:
         raise ValueError(f"the runs have no column {', '.join(absent)}; add it before they are kept")
     table = runs[[name for name in (*SETTINGS, *MEASURES) if name in runs]].copy()
-    floats = [name for name in table if pd.api.types.is_float_dtype(table[name])]
+    floats = [str(name) for name in table if pd.api.types.is_float_dtype(table[name])]
     table[floats] = table[floats].map(lambda value: float(f"{value:.{DIGITS}g}"))
     return Kept(table.reset_index(drop=True))
 
