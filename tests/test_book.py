@@ -64,7 +64,10 @@ TASKS = ("cross-entropy", "squared loss", "label noise", "label noise, narrow")
 DIALS = ("label draws", "added noise", "importance", "pairs", "isotropic")
 NOISES = ("C = H", "C = I", "C = H²")
 STATE_DEPENDENT = "1 dimension, C like H"
-PLACES = {  # chapter → claim → (protocols, arms)
+CYCLES = ("plain", "plain quenched", "batch norm", "batch norm quenched")
+LABELS = ("25%", "25% with momentum", "50%", "50% with momentum")
+CONDITIONS = ("path", "end", "finite set", "noise to signal")
+PLACES = {  # chapter → claim → (protocols, arms), or several of them
     "10_equation": {
         "E1": (
             ["simulation"],
@@ -109,6 +112,26 @@ PLACES = {  # chapter → claim → (protocols, arms)
         "C14f": (["simulation"], ["2 dimensions"]),
     },
     "20_width": dict.fromkeys(("C3a", "C3b", "C3c", "C4"), (PROTOCOLS, NETWORKS)),
+    "21_depth": {
+        **dict.fromkeys(("D1a", "D1b"), (["equal clock"], ["squared loss", "cross-entropy"])),
+        **dict.fromkeys(("D2a", "D2b"), (["equal clock"], ["squared loss"])),
+        **dict.fromkeys(("C3a", "C3b", "C3c", "C4", "D3a", "D3b"), (PROTOCOLS, ("deep", "deep, batch norm"))),
+    },
+    "24_cycles": {
+        **dict.fromkeys(("C9a", "C9c", "C9d", "C9e"), (PROTOCOLS[1:], CYCLES)),
+        "C9b": (PROTOCOLS, CYCLES),
+    },
+    "25_breakdown": {
+        **dict.fromkeys(("C7", "C8", "C11a", "C11b"), (PROTOCOLS, NETWORKS)),
+        "C11c": [(["equal epochs"], CONDITIONS), (["equal clock"], (*CONDITIONS, "full batch"))],
+        "C11d": (["equal clock"], ["with replacement", "SVAG"]),
+    },
+    "26_memorization": {
+        **dict.fromkeys(("C10a", "C10c"), (["equal epochs"], LABELS)),
+        **dict.fromkeys(("C10b", "C10d"), (PROTOCOLS, LABELS)),
+        "C10e": (["equal loss"], ["25% quenched", "50% quenched"]),
+    },
+    "80_three_factors": dict.fromkeys(("F1a", "F1b", "F1c", "F2", "F3", "F4"), (["all protocols"], [""])),
 }  # fmt: skip
 
 
@@ -117,7 +140,8 @@ def test_the_ledger_has_every_claim_under_every_protocol_and_arm(root, report):
     assert {(e["chapter"], e["id"], e["protocol"], e["arm"]) for e in entries} == {
         (chapter, claim, protocol, arm)
         for chapter, judged in PLACES.items()
-        for claim, (protocols, arms) in judged.items()
+        for claim, where in judged.items()
+        for protocols, arms in (where if isinstance(where, list) else [where])
         for protocol in protocols
         for arm in arms
     }

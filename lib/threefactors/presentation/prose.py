@@ -7,7 +7,10 @@ from typing import Protocol
 
 from myst_nb import glue as _glue
 
-from threefactors.inference import Interval, Verdict
+from threefactors.inference import SIMULATION, Interval, Verdict
+from threefactors.inference.claim import POOLED
+
+WITHIN = {SIMULATION: "in", POOLED: "over"}
 
 
 def glue(**values: float | str | Interval) -> None:
@@ -38,8 +41,7 @@ def in_words(verdicts: Iterable[Reached]) -> str:
     parts = []
     for kind, protocols in where.items():
         places = " and ".join(
-            f"{'at' if protocol.startswith('equal') else 'in'} {protocol}"
-            + (f" ({', '.join(arms)})" if any(arms) else "")
+            f"{WITHIN.get(protocol, 'at')} {protocol}" + (f" ({', '.join(arms)})" if any(arms) else "")
             for protocol, arms in protocols.items()
         )
         parts.append(f"{kind} {places}")

@@ -1,0 +1,107 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # What we conclude
+#
+# **Question.** What is left of the paper's fourteen claims, and what could its experiments not see?
+#
+# Nothing on this page was written after the verdicts. The table is drawn from the ledger by fixed rules
+# (`threefactors.publishing.conclusions`): a claim of the paper {cite}`jastrzebski2018` has one or more claims of this
+# book as its answer, and what their verdicts come to is said in one of eight sentences.
+
+# %% tags=["parameters", "remove-cell"]
+scale = "laptop"  # smoke | laptop | paper
+
+# %% tags=["hide-input"]
+from threefactors.publishing.conclusions import Conclusions
+from threefactors.publishing.ledger import collect
+
+conclusions = Conclusions(collect("."))
+conclusions
+
+# %% tags=["remove-cell"]
+from threefactors.inference.claims.paper import PAPER_CLAIMS
+from threefactors.presentation.prose import glue
+from threefactors.publishing.conclusions import in_short
+
+short = {claim: in_short(conclusions.of(claim)) for claim in PAPER_CLAIMS}
+KINDS = {"holds": "Holds wherever", "clock": "Holds as the paper", "mixed": "Holds under"}
+for word, begins in (KINDS | {"fails": "Fails", "open": "Could not", "untested": "Not tested"}).items():
+    glue(**{f"conclude-{word}": sum(text.startswith(begins) for text in short.values())})
+glue(**{"conclude-all": len(short)})
+pooled = {entry["id"]: entry["verdict"] for entry in conclusions.entries if entry["protocol"] == "all protocols"}
+for claim, verdict in pooled.items():
+    glue(**{f"conclude-{claim}": verdict})
+
+# %% [markdown]
+# Of {glue:text}`conclude-all:.0f` claims, {glue:text}`conclude-holds:.0f` hold wherever they could be tested,
+# {glue:text}`conclude-clock:.0f` hold as the paper tested them and nowhere else, {glue:text}`conclude-mixed:.0f` hold
+# under some conditions and fail under others, {glue:text}`conclude-fails:.0f` fail, and
+# {glue:text}`conclude-open:.0f` could not be decided ({glue:text}`conclude-untested:.0f` were not tested). A claim that "holds under some conditions" is not a draw: the row says which.
+#
+# ## The three factors
+#
+# Taken over all runs, with the clock and the loss held fixed ({doc}`80_three_factors`):
+#
+# - the learning rate widens: **{glue:text}`conclude-F1a`**;
+# - the batch size narrows: **{glue:text}`conclude-F1b`**;
+# - only through their ratio: **{glue:text}`conclude-F1c`**;
+# - the noise itself widens: **{glue:text}`conclude-F2`**;
+# - clock and loss say more of the width than $\eta$ and $S$ do: **{glue:text}`conclude-F3`**;
+# - and generalization follows the ratio: **{glue:text}`conclude-F4`**.
+#
+# ## What the paper could not see
+#
+# These are properties of its experiments, and none of them depends on how ours came out.
+#
+# **The ratio is also the clock.** At a fixed number of epochs $T = E N \eta/S$. Every curve against $\eta/S$ at equal
+# epochs is a curve against training time, and noise-free descent shares it. To see noise one has to hold the time, or
+# the loss, equal ({doc}`20_width`).
+#
+# **Overlap is weak evidence for a diffusion.** Two runs of equal $\eta/S$ go through the same gradient flow at the same
+# speed per epoch. Their curves would overlap without any noise, and they agree to first order for noise of any shape
+# ({doc}`10_equation`).
+#
+# **$C = H$ is not needed where it is used, and fails where it is assumed.** The height of the loss above its minimum is
+# $\frac{\eta}{4S}\operatorname{Tr} C$ for any $C$ ({doc}`11_stationary`). At a minimum that interpolates, $C$ is zero
+# and $H$ is not ({doc}`12_covariance`).
+#
+# **The third factor was never turned.** It can be: fresh labels, added noise, importance weights and pairs change $C$
+# at fixed $\eta$ and $S$ ({doc}`13_third_factor`). Where the noise acts matters, and not only how much there is.
+#
+# **A small learning rate and a large one differ without noise.** A minimum with $\eta\lambda_{\max} > 2$ repels
+# gradient descent itself. What a large $\eta$ avoids by instability should not be booked as what it leaves by
+# diffusion ({doc}`21_depth`).
+#
+# **Curvature depends on the coordinates.** Rescaling weights changes $\lambda_{\max}$ and leaves the network as it is. With
+# batch normalization that happens by itself during training, and at different speeds for different $\eta$. So every
+# result here has a scale-invariant measure beside it ({doc}`20_width`).
+#
+# **One run is an anecdote.** Where the paper's figures compare two runs, here are at least five seeds, intervals over
+# them, and tests that can say no.
+#
+# ## What this book could not see
+#
+# By default it trains small networks on small images, on a laptop. Their loss reaches zero within seconds, and differences
+# in validation accuracy are fractions of a percent. The paper's networks and data sets are set down in each chapter as
+# the scale `paper`; verdicts at that scale have rows of their own in the {doc}`90_ledger` once they have been run.
+#
+# Nothing here says that noise does not matter for large networks, for data that cannot be fitted, or for times
+# much longer than ours. What it says is which experiments can tell, and what they told us.
+#
+# ## Exercises
+#
+# 1. Pick a claim that "holds under some conditions". Which single experiment would decide between its arms?
+# 2. Write the sentence that you would put into the abstract of the paper in place of its claim that $\eta/S$ decides, so
+#    that every verdict above agrees with it.
+# 3. Which verdict would you most like to see repeated at scale `paper`? Estimate beforehand how many seeds it needs.

@@ -1,0 +1,93 @@
+"""What the verdicts come to, claim by claim, in words that follow from the ledger alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from html import escape
+from types import SimpleNamespace
+from typing import Any
+
+from threefactors.inference import REFUTED, SUPPORTED
+from threefactors.inference.claims.paper import PAPER_CLAIMS
+from threefactors.presentation.prose import in_words
+from threefactors.publishing.ledger import table
+
+Entry = dict[str, Any]
+EPOCHS = "equal epochs"
+
+
+def family(identifier: str) -> str:
+    """The paper's claim to which a claim of the book belongs.
+
+    >>> [family(name) for name in ("C3b", "C14", "E4a")]
+    ['C3', 'C14', 'E4']
+    """
+    return re.match(r"[A-Z]+\d+", identifier)[0]  # type: ignore[index]
+
+
+def in_short(entries: Iterable[Entry]) -> str:
+    """What the verdicts on one claim come to, in one sentence.
+
+    >>> at = lambda protocol, verdict: {"protocol": protocol, "verdict": verdict}
+    >>> in_short([at("equal epochs", "SUPPORTED"), at("equal clock", "REFUTED")])
+    'Holds as the paper tested it, at equal epochs, and nowhere else.'
+    >>> in_short([at("equal epochs", "SUPPORTED"), at("equal loss", "UNDECIDED")])
+    'Holds as the paper tested it, at equal epochs, and nowhere else.'
+    >>> in_short([at("simulation", "SUPPORTED")])
+    'Holds wherever it was tested.'
+    """
+    entries = list(entries)
+    found = {entry["verdict"] for entry in entries}
+    usual = {entry["verdict"] for entry in entries if entry["protocol"] == EPOCHS}
+    other = {entry["verdict"] for entry in entries if entry["protocol"] != EPOCHS}
+    if not found:
+        return "Not tested."
+    if found == {SUPPORTED}:
+        return "Holds wherever it was tested."
+    if found == {REFUTED}:
+        return "Fails wherever it was tested."
+    if not found & {SUPPORTED, REFUTED}:
+        return "Could not be decided."
+    if usual == {SUPPORTED} and SUPPORTED not in other:
+        return "Holds as the paper tested it, at equal epochs, and nowhere else."
+    if REFUTED not in found:
+        return "Holds wherever it could be decided."
+    if SUPPORTED not in found:
+        return "Fails wherever it could be decided."
+    return "Holds under some conditions and fails under others."
+
+
+@dataclass(frozen=True)
+class Conclusions:
+    """The paper's claims, each with what the book's verdicts on it come to."""
+
+    entries: list[Entry]
+
+    def of(self, claim: str) -> list[Entry]:
+        """Verdicts on the paper's claim ``claim``, such as ``C3``."""
+        return [entry for entry in self.entries if family(entry["id"]) == claim]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{claim}: {in_short(self.of(claim))}" for claim in PAPER_CLAIMS)
+
+    def _repr_html_(self) -> str:
+        head = "".join(f'<th scope="col">{name}</th>' for name in ("the paper's claim", "in our hands"))
+        rows = []
+        for claim, statement in PAPER_CLAIMS.items():
+            answers = [entry["id"] for entry in self.of(claim)]
+            parts = [self._answer([e for e in self.of(claim) if e["id"] == name]) for name in dict.fromkeys(answers)]
+            title = f'<th scope="row"><strong>{claim}</strong> {escape(statement)}</th>'
+            rows.append(f"<tr>{title}<td>{''.join(parts) or '<p>Not tested.</p>'}</td></tr>")
+        return table("tf-ledger tf-conclusions", "The paper's claims", head, rows)
+
+    def _answer(self, entries: list[Entry]) -> str:
+        """HTML of a claim of the book: what it says, what its verdicts come to, where they were reached."""
+        first = entries[0]
+        link = f'<a href="{escape(first["chapter"])}.html">{escape(first["id"])}</a>'
+        where = in_words(SimpleNamespace(**entry) for entry in entries)
+        return (
+            f"<p>{link} {escape(first['statement'])}. <strong>{escape(in_short(entries))}</strong>"
+            f'<br><span class="tf-arm">{escape(where)}</span></p>'
+        )

@@ -1,0 +1,51 @@
+"""What the verdicts come to in words, from ledgers that were made up."""
+
+import pytest
+from threefactors.inference.claims import CLAIMS
+from threefactors.inference.claims.paper import PAPER_CLAIMS
+from threefactors.publishing.conclusions import Conclusions, family, in_short
+
+S, R, U, V = "SUPPORTED", "REFUTED", "UNDECIDED", "VOID"
+CASES = {
+    "Holds wherever it was tested.": [{"epochs": S, "clock": S, "loss": S}, {"clock": S}],
+    "Fails wherever it was tested.": [{"epochs": R, "loss": R}],
+    "Could not be decided.": [{"epochs": U, "clock": U}, {"loss": V}, {"clock": U, "loss": V}],
+    "Holds as the paper tested it, at equal epochs, and nowhere else.": [
+        {"epochs": S, "clock": R, "loss": R},
+        {"epochs": S, "clock": U, "loss": R},
+        {"epochs": S, "loss": V},
+    ],
+    "Holds wherever it could be decided.": [{"epochs": S, "clock": U, "loss": S}, {"epochs": U, "clock": S}],
+    "Fails wherever it could be decided.": [{"epochs": U, "clock": R}, {"epochs": R, "loss": V}],
+    "Holds under some conditions and fails under others.": [
+        {"epochs": S, "clock": S, "loss": R},
+        {"epochs": R, "loss": S},
+    ],
+    "Not tested.": [{}],
+}
+
+
+def entries(verdicts, identifier="C3a"):
+    common = {"id": identifier, "statement": "Wider <minima>", "chapter": "20_width", "arm": "plain"}
+    return [common | {"protocol": f"equal {name}", "verdict": verdict} for name, verdict in verdicts.items()]
+
+
+@pytest.mark.parametrize(("sentence", "verdicts"), [(text, one) for text, cases in CASES.items() for one in cases])
+def test_what_verdicts_come_to(sentence, verdicts):
+    assert in_short(entries(verdicts)) == sentence
+    assert in_short(reversed(entries(verdicts))) == sentence
+
+
+def test_claims_of_the_book_answer_those_of_the_paper():
+    answered = {family(identifier) for identifier in CLAIMS}
+    assert set(PAPER_CLAIMS) <= answered
+
+
+def test_the_table_names_every_claim_of_the_paper():
+    page = Conclusions(entries({"epochs": S, "clock": R}) + entries({"loss": S}, "C12b"))
+    html = page._repr_html_()
+    assert all(f"<strong>{claim}</strong>" in html for claim in PAPER_CLAIMS)
+    assert "Wider &lt;minima&gt;" in html
+    assert html.count("Not tested.") == len(PAPER_CLAIMS) - 2
+    assert "SUPPORTED at equal epochs (plain); REFUTED at equal clock (plain)" in html
+    assert "C3: Holds as the paper tested it" in str(page)
