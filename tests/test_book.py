@@ -117,6 +117,7 @@ PLACES = {  # chapter → claim → (protocols, arms), or several of them
         **dict.fromkeys(("D2a", "D2b"), (["equal clock"], ["squared loss"])),
         **dict.fromkeys(("C3a", "C3b", "C3c", "C4", "D3a", "D3b"), (PROTOCOLS, ("deep", "deep, batch norm"))),
     },
+    "22_interpolation": dict.fromkeys(("C5a", "C5b", "C6a", "C6b"), (PROTOCOLS, NETWORKS)),
     "24_cycles": {
         **dict.fromkeys(("C9a", "C9c", "C9d", "C9e"), (PROTOCOLS[1:], CYCLES)),
         "C9b": (PROTOCOLS, CYCLES),

@@ -11,7 +11,6 @@ from threefactors.experiments.landscape import (
     Surface,
     Travel,
     contours,
-    filters,
     lines,
     lines_in_time,
 )
@@ -139,7 +138,7 @@ def test_a_rescaling_of_filters_leaves_the_normalized_cut_alone_and_changes_the_
     losses = StackLosses(model, "cross-entropy", 4, 3)
     theta = model.initial(4, 3, generator(0, "init"), torch.float64)[None]
     x, y = 5 * normal(1, 24, 4), torch.arange(24).remainder(3)[None]
-    f, number = mean_loss(losses, x, y), filters(model, 4, 3)
+    f, number = mean_loss(losses, x, y), model.filters(4, 3)
     factors = (3.0, 0.5) if batch_norm is None else (normal(6).exp(), normal(5, seed=1).exp())
     other = rescaled(model, theta, factors, 4, 3)
     tolerance = 1e-10 if batch_norm is None else 2e-4  # ε under the root
@@ -153,7 +152,7 @@ def test_a_rescaling_of_filters_leaves_the_normalized_cut_alone_and_changes_the_
 def test_filter_directions_have_the_lengths_of_their_filters():
     model = MLP((6, 5), 4)
     theta = torch.stack([model.initial(4, 3, g, torch.float64) for g in draws(2, "init")])
-    d = filter_directions(theta, filters(model, 4, 3), draws(2))
+    d = filter_directions(theta, model.filters(4, 3), draws(2))
     for a, b in zip(model.layers(theta, 4, 3), model.layers(d, 4, 3), strict=True):
         torch.testing.assert_close(b.weight.norm(dim=1), a.weight.norm(dim=1))
         assert not b.shift.any()
@@ -162,7 +161,7 @@ def test_filter_directions_have_the_lengths_of_their_filters():
 
 def test_filters_of_a_convolutional_network():
     model = ConvNet((1, 4, 4), ((2,), (3,)))
-    number = filters(model, 16, 10)
+    number = model.filters(16, 10)
     assert torch.equal(number >= 0, model.weight_mask(16, 10))
     counts = torch.bincount(number[number >= 0]).tolist()
     assert counts == [9] * 2 + [18] * 3 + [3] * 10
@@ -299,7 +298,7 @@ def test_travel_and_random_rise_are_those_of_the_run_alone(trained, tmp_path):
     alone = Sweep.grid(TASK, lr=0.2, batch_size=32, seed=1, until=Epochs(8))
     other = run(alone, [Loss(), Weights(), Travel(), RandomRise(directions=4)], store=tmp_path).table()
     assert other.random_rise[0] == rows.random_rise.iloc[1]
-    directions = filter_directions(theta[1:].expand(4, -1), filters(TASK.model, 64, 10),
+    directions = filter_directions(theta[1:].expand(4, -1), TASK.model.filters(64, 10),
                                    [generator(1, f"direction {j}") for j in range(4)])  # fmt: skip
     f = Surface.of(TASK).loss
     rise = (f(theta[1:] + directions / 4) + f(theta[1:] - directions / 4)) / 2 - f(theta[1:])

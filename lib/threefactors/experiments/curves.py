@@ -105,8 +105,12 @@ def follow(
     sweeps = [Sweep.grid(task, seed=seeds, until=until, **settings) for settings in cells.values()]
     result = run(Sweep(tuple(one for sweep in sweeps for one in sweep)), probes, **how)
     names = [name for name in cells for _ in seeds]
-    looks = [
-        (name, record["diverged"]) for name, record in zip(names, result.records, strict=True) for _ in record["series"]
-    ]
-    cell, diverged = zip(*looks, strict=True)
-    return result.series().assign(cell=cell, diverged=diverged), result.table().assign(cell=names)
+    looks = pd.DataFrame(
+        [
+            (name, record["diverged"])
+            for name, record in zip(names, result.records, strict=True)
+            for _ in record["series"]
+        ],
+        columns=["cell", "diverged"],
+    )
+    return pd.concat([result.series(), looks], axis=1), result.table().assign(cell=names)

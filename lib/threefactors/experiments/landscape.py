@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,9 +26,7 @@ from threefactors.measurement.landscape import (
 )
 from threefactors.settings import Settings
 from threefactors.training import Task, Trainer, load
-from threefactors.training.convolution import ConvNet
 from threefactors.training.losses import StackLosses
-from threefactors.training.models import MLP, Network
 
 ALPHAS = tuple(np.linspace(-1, 2, 49).tolist())  # θ(α) = (1 − α)θ₁ + αθ₂, as far again on either side
 REACH = 0.5  # how far from an end its rise is taken: inward as far as the middle, which both ends share
@@ -94,26 +91,6 @@ class Surface:
         return x.expand(len(theta), *x.shape)
 
 
-def filters(model: Network, inputs: int, classes: int) -> Tensor:
-    """Number of the filter, the weights that feed one unit, for each entry of θ (P,); −1 for b, γ and β."""
-    P = model.parameters(inputs, classes)
-    number, first = torch.full((P,), -1), 0
-    if isinstance(model, MLP):
-        places = [layer.weight[0].mT for layer in model.layers(torch.arange(P)[None], inputs, classes)]
-    elif isinstance(model, ConvNet):
-        shapes = [conv.shapes for conv in model._convolutions(inputs, classes)]
-        sizes = [math.prod(shape) for one in shapes for shape in one.values()]
-        kinds = [(kind, shape[0]) for one in shapes for kind, shape in one.items()]
-        parts = zip(kinds, torch.arange(P).split(sizes), strict=True)
-        places = [part.view(units, -1) for (kind, units), part in parts if kind == "weight"]
-    else:
-        raise TypeError(f"the filters of a {type(model).__name__} are not known; use an MLP or a ConvNet")
-    for place in places:  # (units, weights that feed each)
-        number[place] = torch.arange(first, first + len(place))[:, None]
-        first += len(place)
-    return number
-
-
 @dataclass(frozen=True)
 class RandomRise:
     """random_rise: mean rise of the training loss at ±radius along random directions with filter normalization.
@@ -133,7 +110,7 @@ class RandomRise:
 
     def measure(self, trainer: Trainer, runs: Sequence[int]) -> dict[str, Any]:
         data, model = trainer.data, trainer.losses.model
-        number = filters(model, data.inputs, data.classes).to(trainer.theta.device)
+        number = model.filters(data.inputs, data.classes).to(trainer.theta.device)
         rises = []
         for i in runs:  # one run at a time, its directions as the stack: no result depends on the company
             theta = trainer.theta[i].expand(self.directions, -1)
