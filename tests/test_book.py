@@ -66,6 +66,8 @@ NOISES = ("C = H", "C = I", "C = H²")
 STATE_DEPENDENT = "1 dimension, C like H"
 CYCLES = ("plain", "plain quenched", "batch norm", "batch norm quenched")
 LABELS = ("25%", "25% with momentum", "50%", "50% with momentum")
+LEARNT, SCHEDULES = ("plain", "batch norm", "noisy labels"), ("step", "square cycle", "triangular cycle")
+PAIRS = ("equal η/√S", "equal η", "equal S")
 CONDITIONS = ("path", "end", "finite set", "noise to signal")
 PLACES = {  # chapter → claim → (protocols, arms), or several of them
     "10_equation": {
@@ -118,6 +120,13 @@ PLACES = {  # chapter → claim → (protocols, arms), or several of them
         **dict.fromkeys(("C3a", "C3b", "C3c", "C4", "D3a", "D3b"), (PROTOCOLS, ("deep", "deep, batch norm"))),
     },
     "22_interpolation": dict.fromkeys(("C5a", "C5b", "C6a", "C6b"), (PROTOCOLS, NETWORKS)),
+    "23_dynamics": {
+        "C1": (["equal epochs"], [f"{task}: {schedule}" for task in LEARNT for schedule in SCHEDULES]),
+        "C2a": (["equal epochs"], [f"{task}: equal η/S" for task in LEARNT]),
+        "C2b": (["equal epochs"], [f"{task}: equal η/√S" for task in LEARNT]),
+        "C2c": (["equal loss"], [f"{task}: {pair}" for task in LEARNT for pair in ("equal η/S", *PAIRS, *SCHEDULES)]),
+        "T1": (["equal clock"], [f"{task}: {pair}" for task in LEARNT for pair in PAIRS]),
+    },
     "24_cycles": {
         **dict.fromkeys(("C9a", "C9c", "C9d", "C9e"), (PROTOCOLS[1:], CYCLES)),
         "C9b": (PROTOCOLS, CYCLES),

@@ -8,7 +8,7 @@ from threefactors import MLP, Accuracy, Epochs, Every, Loss, SquareCycle, Step, 
 from threefactors._rng import numpy_generator
 from threefactors.experiments.curves import LearningCurve, Mirror, constant, follow, mirrored
 from threefactors.inference import REFUTED, SUPPORTED, UNDECIDED, VOID, judge
-from threefactors.inference.claims.dynamics import C1, C2a, C2b, C2c, C2d
+from threefactors.inference.claims.dynamics import C1, T1, C2a, C2b, C2c
 from threefactors.inference.curves import (
     BANDS,
     along,
@@ -186,11 +186,11 @@ def test_equal_root_pairs_part_and_the_null_does_not():
 
 def test_the_clock_claim_tells_whether_noise_counts():
     fast, slow = curve(4e-3), curve(2e-3)
-    assert judged(C2c, fast, slow, "equal clock") == SUPPORTED
+    assert judged(T1, fast, slow, "equal clock") == SUPPORTED
     noisy = [curve(r, noise_counts=400.0) for r in (4e-3, 2e-3)]  # e^{0.8} apart at equal clock
-    assert judged(C2c, *noisy, "equal clock") == REFUTED
-    assert judged(C2d, fast, slow, "equal loss") == SUPPORTED
-    assert judged(C2d, fast, slow.assign(trace=slow.trace * 2), "equal loss") == REFUTED
+    assert judged(T1, *noisy, "equal clock") == REFUTED
+    assert judged(C2c, fast, slow, "equal loss") == SUPPORTED
+    assert judged(C2c, fast, slow.assign(trace=slow.trace * 2), "equal loss") == REFUTED
 
 
 # --- figures' tables ---------------------------------------------------------------------------
@@ -254,6 +254,8 @@ def test_mirrored_runs_share_the_clock_and_the_probe_sees_what_others_see(tmp_pa
     assert ((last.train_accuracy > 0.1) & (last.train_accuracy < 0.9)).all()  # a quarter of the labels are random
     same = series[series.epoch <= 1].pivot_table(index=["seed", "epoch"], columns="cell", values="train_loss")
     np.testing.assert_array_equal(same[of_s], same[of_η])  # until the schedules part
+    unseen, _ = follow(task, cells, seed=range(2), until=Epochs(1), probes=[Loss()], store=tmp_path)
+    assert unseen.empty
     with pytest.raises(ValueError, match="leaves nothing to train"):
         follow(task, {}, seed=range(2), until=Epochs(1), store=tmp_path)
 

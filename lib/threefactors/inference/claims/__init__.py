@@ -8,7 +8,7 @@ from threefactors.inference.claims.breakdown import C7, C8, C11a, C11b, C11c, C1
 from threefactors.inference.claims.covariance import A2a, A2b, A2c, A2d, A2e, A2f
 from threefactors.inference.claims.cycles import C9a, C9b, C9c, C9d, C9e
 from threefactors.inference.claims.depth import D1a, D1b, D2a, D2b, D3a, D3b
-from threefactors.inference.claims.dynamics import C1, C2a, C2b, C2c, C2d
+from threefactors.inference.claims.dynamics import C1, T1, C2a, C2b, C2c
 from threefactors.inference.claims.equation import E1, E2, E3, E5, E4a, E4b
 from threefactors.inference.claims.interpolation import C5a, C5b, C6a, C6b
 from threefactors.inference.claims.memorization import C10a, C10b, C10c, C10d, C10e
@@ -21,7 +21,7 @@ from threefactors.inference.claims.width import C4, C3a, C3b, C3c
 _ALL = (
     A2a, A2e, A2b, A2c, A2d, A2f, E1, E2, E3, E4a, E4b, E5, C13a, C13b, C13c, C13d, C13e, L1, L1b, L2, L2b,
     C12a, C12b, C12c, C12d, C12e, C12f, C14a, C14b, C14c, C14d, C14e, C14f, C3a, C3b, C3c, C4,
-    D1a, D1b, D2a, D2b, D3a, D3b, C5a, C5b, C6a, C6b, C1, C2a, C2b, C2c, C2d, C9a, C9b, C9c, C9d, C9e,
+    D1a, D1b, D2a, D2b, D3a, D3b, C5a, C5b, C6a, C6b, C1, C2a, C2b, T1, C2c, C9a, C9b, C9c, C9d, C9e,
     C7, C8, C11a, C11b, C11c, C11d, C10a, C10b, C10c, C10d, C10e, F1a, F1b, F1c, F2, F3, F4,
 )  # fmt: skip
 CLAIMS: dict[str, Claim] = {claim.id: claim for claim in _ALL}
@@ -41,6 +41,7 @@ __all__ = [
     "F4",
     "L1",
     "L2",
+    "T1",
     "A2a",
     "A2b",
     "A2c",
@@ -50,7 +51,6 @@ __all__ = [
     "C2a",
     "C2b",
     "C2c",
-    "C2d",
     "C3a",
     "C3b",
     "C3c",

@@ -53,17 +53,17 @@ C2b = Claim(
 
 # What the paper did not ask. If curves of equal η/S overlap because their clocks agree, then curves of any η and S
 # overlap as soon as they are drawn against the clock; if the noise matters, those of different η/S do not.
-C2c = replace(
+T1 = replace(
     C1,
-    id="C2c",
+    id="T1",
     statement="Against the clock, learning curves of any learning rates and batch sizes are the same",
     source="the rival explanation of C1 and C2: gradient flow, which knows only the clock",
 )
 
 # Two curves may run at different speeds over one path. Then at equal training loss nothing is left to differ.
-C2d = replace(
+C2c = replace(
     C1,
-    id="C2d",
+    id="C2c",
     statement="At equal training loss, both networks of a pair have the same validation accuracy and curvature",
     source="the claims C1 and C2 (arXiv 1711.04623), with the progress of training taken out",
     prediction="validation accuracy and Tr H stay within the band at every training loss",
