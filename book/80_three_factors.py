@@ -87,6 +87,7 @@ import numpy as np
 
 from threefactors.inference.claims import three_factors as claims
 from threefactors.inference import judge_family
+from threefactors.presentation import figures
 from threefactors.presentation.prose import by_id, glue, in_words
 from threefactors.presentation.together import coefficients, r2_of_models
 
@@ -117,7 +118,7 @@ rows = [
     {"width": w, "factor": NAMES[f], **intervals(table[[f"{w}_on_{f}"]]).iloc[0]}
     for w in widths for table, names in ((slopes, factors), (noise, ["noise_dial"])) for f in names
 ]
-coefficients(pd.DataFrame(rows))
+figures.alone(coefficients(pd.DataFrame(rows)))
 
 # %% [markdown]
 # What a model is worth shows on runs that it has not seen. Each group is left out in turn, the slopes are fitted on all
@@ -136,7 +137,8 @@ held_out = {width: held_out_groups(runs, width, models) for width in widths}
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-together-r2", "caption": "Share of the variance of ln width within a group that slopes fitted on the other groups explain, mean over replicates with 95 % interval. What to see: how far clock and loss alone come, and what learning rate and batch size add to them."}, "image": {"alt": "Bars of held-out R squared for six regression models and three measures of width.", "classes": "dark-light"}}
 scores = {w: table.pivot(index="replicate", columns="model", values="r2") for w, table in held_out.items()}
-r2_of_models(pd.concat(intervals(s[list(models)]).assign(width=w) for w, s in scores.items()))
+table = pd.concat(intervals(s[list(models)]).assign(width=w) for w, s in scores.items())
+figures.alone(r2_of_models(table))
 
 # %% tags=["remove-cell"]
 gaps = pd.DataFrame({f"{w}_gap": s["clock and loss"] - s["η and S"] for w, s in scores.items()})
