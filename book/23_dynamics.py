@@ -130,7 +130,7 @@ SIZES = {
         noisy=dict(lr=0.02, batch_size=4, epochs=12, losses=[1.7, 1.6], flow=(4, 0.1)),
     ),
     "laptop": dict(
-        data="digits", network=(64, 64, 64), seeds=12, flow_seeds=5, beta=4,
+        data="digits", network=(64, 64, 64), seeds=12, flow_seeds=3, beta=4,
         clean=dict(lr=0.02, batch_size=16, epochs=60,
                    losses=[0.2, 0.1, 0.05], flow=(86.4, 0.05)),
         noisy=dict(lr=0.01, batch_size=4, epochs=96,

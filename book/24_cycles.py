@@ -148,7 +148,7 @@ SIZES = {
     "laptop": dict(
         data="digits", examples=1080, noise=0.2, hidden=(32, 32), ghost=8,
         lr=0.1, batch_size=24, period=8, repeats=(8, 16), loss=(0.2, 0.3),
-        at_most=3000, seeds=12, control=6,
+        at_most=3000, seeds=12, control=5,
     ),
     "paper": dict(
         data="cifar10", examples=41400, noise=0.0, hidden="VGG11", ghost=40,

@@ -168,9 +168,10 @@ glue(**{"together-trc": row.value, "together-trc_low": row.low, "together-trc_hi
 # ## Verdicts
 
 # %%
-judged = [(claims.F1a, slopes), (claims.F1b, slopes), (claims.F1c, slopes), (claims.F2, noise)]
-judged += [(claims.F3, gaps), (claims.F4, better)]
-verdicts = judge_family([c.at("all protocols") for c, _ in judged], [table for _, table in judged])
+judged = [(claims.F1a, slopes), (claims.F1b, slopes), (claims.F1c, slopes)]
+judged += [(claims.F2, noise), (claims.F3, gaps), (claims.F4, better)]
+family, tables = zip(*((claim.at("all protocols"), table) for claim, table in judged))
+verdicts = judge_family(family, tables)
 verdicts
 
 # %% tags=["remove-cell"]

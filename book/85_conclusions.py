@@ -30,15 +30,18 @@ conclusions = Conclusions(collect("."))
 conclusions
 
 # %% tags=["remove-cell"]
+from myst_nb import glue as display_later
+
 from threefactors.inference.claims.paper import PAPER_CLAIMS
 from threefactors.presentation.prose import glue
-from threefactors.publishing.conclusions import in_short
+from threefactors.publishing.conclusions import Brief, in_short
 
 short = {claim: in_short(conclusions.of(claim)) for claim in PAPER_CLAIMS}
 KINDS = {"holds": "Holds wherever", "clock": "Holds as the paper", "mixed": "Holds under"}
 for word, begins in (KINDS | {"fails": "Fails", "open": "Could not", "untested": "Not tested"}).items():
     glue(**{f"conclude-{word}": sum(text.startswith(begins) for text in short.values())})
 glue(**{"conclude-all": len(short)})
+display_later("conclude-brief", Brief(conclusions.entries), display=False)
 pooled = {entry["id"]: entry["verdict"] for entry in conclusions.entries if entry["protocol"] == "all protocols"}
 for claim, verdict in pooled.items():
     glue(**{f"conclude-{claim}": verdict})
@@ -47,7 +50,9 @@ for claim, verdict in pooled.items():
 # Of {glue:text}`conclude-all:.0f` claims, {glue:text}`conclude-holds:.0f` hold wherever they could be tested,
 # {glue:text}`conclude-clock:.0f` hold as the paper tested them and nowhere else, {glue:text}`conclude-mixed:.0f` hold
 # under some conditions and fail under others, {glue:text}`conclude-fails:.0f` fail, and
-# {glue:text}`conclude-open:.0f` could not be decided ({glue:text}`conclude-untested:.0f` were not tested). A claim that "holds under some conditions" is not a draw: the row says which.
+# {glue:text}`conclude-open:.0f` could not be decided ({glue:text}`conclude-untested:.0f` were not tested). A claim that "holds under some
+# conditions" is not a draw: the row says which. And some arms are there to fail: counterexamples, named beforehand, such
+# as noise that does not follow the Hessian.
 #
 # ## The three factors
 #

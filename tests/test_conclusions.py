@@ -3,7 +3,7 @@
 import pytest
 from threefactors.inference.claims import CLAIMS
 from threefactors.inference.claims.paper import PAPER_CLAIMS
-from threefactors.publishing.conclusions import Conclusions, family, in_short
+from threefactors.publishing.conclusions import Brief, Conclusions, family, in_short
 
 S, R, U, V = "SUPPORTED", "REFUTED", "UNDECIDED", "VOID"
 CASES = {
@@ -49,3 +49,12 @@ def test_the_table_names_every_claim_of_the_paper():
     assert html.count("Not tested.") == len(PAPER_CLAIMS) - 2
     assert "SUPPORTED at equal epochs (plain); REFUTED at equal clock (plain)" in html
     assert "C3: Holds as the paper tested it" in str(page)
+
+
+def test_the_brief_table_counts_verdicts():
+    html = Brief(entries({"epochs": S, "clock": R, "loss": R}))._repr_html_()
+    row = next(part for part in html.split("<tr>") if "<strong>C3</strong>" in part)
+    assert (
+        "<td>Holds as the paper tested it, at equal epochs, and nowhere else.</td><td>1</td><td>2</td><td></td>" in row
+    )
+    assert html.count("<tr>") == len(PAPER_CLAIMS) + 1

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from types import SimpleNamespace
 from typing import Any
 
-from threefactors.inference import REFUTED, SUPPORTED
+from threefactors.inference import REFUTED, SUPPORTED, UNDECIDED
 from threefactors.inference.claims.paper import PAPER_CLAIMS
 from threefactors.presentation.prose import in_words
 from threefactors.publishing.ledger import table
 
 Entry = dict[str, Any]
+SHOWN = (SUPPORTED, REFUTED, UNDECIDED)
 EPOCHS = "equal epochs"
 
 
@@ -60,8 +62,8 @@ def in_short(entries: Iterable[Entry]) -> str:
 
 
 @dataclass(frozen=True)
-class Conclusions:
-    """The paper's claims, each with what the book's verdicts on it come to."""
+class Brief:
+    """The paper's claims on one screen: each with one sentence, and how many verdicts of each kind stand behind it."""
 
     entries: list[Entry]
 
@@ -71,6 +73,22 @@ class Conclusions:
 
     def __str__(self) -> str:
         return "\n".join(f"{claim}: {in_short(self.of(claim))}" for claim in PAPER_CLAIMS)
+
+    def _repr_html_(self) -> str:
+        names = ("the paper's claim", "in our hands", *(verdict.lower() for verdict in SHOWN))
+        head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        rows = []
+        for claim, statement in PAPER_CLAIMS.items():
+            found = Counter(entry["verdict"] for entry in self.of(claim))
+            counts = "".join(f"<td>{found[verdict] or ''}</td>" for verdict in SHOWN)
+            title = f'<th scope="row"><strong>{claim}</strong> {escape(statement)}</th>'
+            rows.append(f"<tr>{title}<td>{escape(in_short(self.of(claim)))}</td>{counts}</tr>")
+        return table("tf-ledger tf-brief", "The paper's claims, and how many verdicts", head, rows)
+
+
+@dataclass(frozen=True)
+class Conclusions(Brief):
+    """The paper's claims, each with what the book's verdicts on it come to, claim by claim of the book."""
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{name}</th>' for name in ("the paper's claim", "in our hands"))
