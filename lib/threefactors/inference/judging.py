@@ -28,6 +28,9 @@ HELD_EQUAL = {
 }
 
 
+NAMED = 3  # so many further measures are named in a reason; all of them, with their numbers, are in its details
+
+
 class HasTable(Protocol):
     """A result of an experiment."""
 
@@ -268,8 +271,9 @@ def _reason(claim: Claim, e: _Evidence, decided: str, measure: str, p: float, p_
     limits = f"{100 * i.level:g} % interval {i.low:.3g} to {i.high:.3g}, {e.n} seeds"
     found = f"The {quantity} is {i.value:.3g} ({limits})"
     if decided == SUPPORTED:
-        rest = f", and so are the other measures ({', '.join(m for m in e.decisions if m != measure)})"
-        rest = rest if len(e.decisions) > 1 else ""
+        others = [m for m in e.decisions if m != measure]
+        named = f"measures ({', '.join(others)})" if len(others) <= NAMED else f"{len(others)} cases"
+        rest = f", and so are the other {named}" if others else ""
         return f"{found}: {says}, as claimed{rest} (p = {p_adjusted:.2g}{holm_note})."
     if decided == REFUTED:
         return f"{found}, against the claim that it is {says} (p = {p_adjusted:.2g}{holm_note})."
