@@ -1,11 +1,20 @@
 """Fixtures shared by the tests: a small data set, and one thread so that tests side by side do not fight."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from threefactors.training import load
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def no_figures():
+    """No test finds the figures of another one."""
+    plt.close("all")
+    yield
+    plt.close("all")
 
 
 @pytest.fixture(scope="session")
