@@ -213,6 +213,7 @@ def test_figures_show_what_the_tables_say():
         ("at=-1", lambda: Then(SQUARE, -1, 0.2)),
         ("low=1.0 makes no cycle", lambda: Design(0.1, 12, 180, 8, 1.0)),
         ("period=3", lambda: Design(0.1, 12, 180, 3, 0.2)),
+        ("period=12 .*6, 8, 10", lambda: Design(0.1, 12, 180, 12, 0.2)),
         ("low=0.5 is above high=0.2", lambda: noise_after_square_cycle(1.0, 1.0, 0.5, 0.2)),
         ("clock=0", lambda: noise_after_square_cycle(1.0, 0, 0.5)),
         ("noise_scale", lambda: noise_on_clock([1.0, -1.0])),
@@ -224,3 +225,15 @@ def test_figures_show_what_the_tables_say():
 def test_what_makes_no_sense_is_refused(message, call):
     with pytest.raises((ValueError, Unmeasurable), match=message):
         call()
+
+
+@pytest.mark.parametrize("period", [6, 8, 10, 14, 16, 18, 22, 24, 26, 30])
+def test_every_cycle_has_the_mean_noise_scale_of_its_constant(period):
+    design = Design(0.1, 12, 180, period, 0.2)
+    for name, own in design.schedules().items():
+        if name.split()[0] in ("square", "triangle", "mean"):
+            (knob, schedule), epochs = next(iter(own.items())), np.arange(period)
+            at = epochs if knob == "batch_schedule" else epochs + 0.5
+            factors = np.array([schedule(epoch) for epoch in at])
+            scale = 1 / factors if knob == "batch_schedule" else factors
+            assert scale.mean() == pytest.approx(design.mean), (name, period)

@@ -68,7 +68,7 @@ class Then:
 class Design:
     """Square and triangular cycles between ``low`` and 1, in units of lr/batch_size, and the constants beside them.
 
-    period: epochs, an even number from 4 on. Batches of S, S/mean and S/low should divide the
+    period: epochs, an even number from 6 on, but not 4 more than a multiple of 8. Batches of S, S/mean and S/low should divide the
     ``examples``. Every cycle ends low: the square one has its high half first, the triangle is highest in the middle.
     Errors: ValueError for low outside (0, 1), or another period.
     """
@@ -82,8 +82,12 @@ class Design:
     def __post_init__(self) -> None:
         if not 0 < self.low < 1:
             raise ValueError(f"low={self.low} makes no cycle between itself and 1; use 0 < low < 1")
-        if self.period < 4 or self.period % 2:
-            raise ValueError(f"period={self.period} epochs cannot be halved and climbed in steps; use 4, 6, 8, ...")
+        # at a period of 8k + 4 the middle of an epoch lies half way between two of the three levels
+        if self.period < 6 or self.period % 2 or self.period % 8 == 4:
+            raise ValueError(
+                f"period={self.period} epochs cannot be halved and climbed in three levels that keep the mean; use an "
+                "even number >= 6 that is not 4 more than a multiple of 8: 6, 8, 10, 14, ..."
+            )
 
     @property
     def mean(self) -> float:
