@@ -68,8 +68,9 @@ class Then:
 class Design:
     """Square and triangular cycles between ``low`` and 1, in units of lr/batch_size, and the constants beside them.
 
-    period: epochs, an even number from 6 on, but not 4 more than a multiple of 8. Batches of S, S/mean and S/low should divide the
-    ``examples``. Every cycle ends low: the square one has its high half first, the triangle is highest in the middle.
+    period: epochs, an even number from 6 on, but not 4 more than a multiple of 8. Batches of S, S/mean and S/low should
+    divide the ``examples``. Every cycle ends low: the square one has its high half first, the triangle is highest in
+    the middle.
     Errors: ValueError for low outside (0, 1), or another period.
     """
 
