@@ -126,3 +126,26 @@ def test_what_cannot_be_told_apart_is_refused():
         pool(runs[runs.seed % 10 < 3], "trace", REGRESSORS)
     with pytest.raises(Unmeasurable, match="only one group"):
         held_out_groups(runs[runs.chapter == "0"], "trace", MODELS)
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(0.05, SUPPORTED), (0.0, UNDECIDED), (-0.05, REFUTED)])
+def test_accuracy_is_judged_by_its_slope_on_the_ratio(slope, verdict):
+    rng, runs = numpy_generator(2, "accuracy"), book()
+    ln_ratio, ln_clock = np.log(runs.lr / runs.batch_size), np.log(runs.clock)
+    runs["validation_accuracy"] = 0.9 + slope * ln_ratio - 0.02 * ln_clock + 0.02 * rng.normal(size=len(runs))
+    table = slopes_table(runs, ["validation_accuracy"], REGRESSORS, log=False)
+    assert table.validation_accuracy_on_ratio.mean() == pytest.approx(slope, abs=0.005)
+    assert judge(claims.F4.at("all protocols"), table).verdict == verdict
+
+
+@pytest.mark.parametrize(("slope", "verdict"), [(-0.3, SUPPORTED), (0.0, UNDECIDED), (0.3, REFUTED)])
+def test_noise_that_was_set_is_judged_at_equal_loss(slope, verdict):
+    """Width falls with the loss, and the loss rises with the noise: that alone is no effect of the noise."""
+    rng, rows = numpy_generator(3, "noise dial"), []
+    for arm, dial, seed in product(("a", "b"), (1.0, 2.0, 4.0), range(8)):
+        loss = 1.7 * dial**0.02 * rng.lognormal(0, 0.02)
+        common = {"chapter": "13", "arm": arm, "seed": seed, "finished": True, "diverged": False}
+        width = {w: dial**slope * loss**-2 * rng.lognormal(0, 0.05) for w in WIDTHS}
+        rows.append(common | {"noise_dial": dial, "train_loss": loss} | width)
+    table = slopes_table(pd.DataFrame(rows), WIDTHS, ["noise_dial", "train_loss"])
+    assert judge(claims.F2.at("all protocols"), table).verdict == verdict

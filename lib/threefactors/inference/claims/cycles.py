@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from threefactors.inference.claim import PAPER, Claim
 from threefactors.inference.cycles import CONSTANT, CYCLE, LogRatio
 from threefactors.inference.decisions import Equivalent, Less
@@ -25,17 +27,12 @@ C9a = Claim(
     each="schedule",
 )
 
-C9b = Claim(
+C9b = replace(
+    C9a,
     id="C9b",
     statement="A cyclic schedule ends in a wider minimum than the constant one at its low end",
     source=PAPER,
     prediction="λ_max, Tr H and ‖H‖_F are smaller than for the constant of the lowest η/S, for every cycle by itself",
-    measures=WIDTHS,
-    quantity="log of the ratio cycle/constant of {measure}",
-    statistic=cycle_over_constant,
-    rule=Less(0.0),
-    axes=("schedule", "role"),
-    each="schedule",
 )
 
 # Margin 0.2, a ratio of 0.82 to 1.22. It must be well below the effect that the cycles are said to have ("much
@@ -57,29 +54,20 @@ C9c = Claim(
 # The rival explanation of C9a, derived in the chapter: a cycle spends most of its clock where η/S is high, so that on
 # the clock it injects as much noise as a constant of a higher ratio. The same margin, and square cycles only: for a
 # triangle this constant and that of the same mean are too close together to be told apart by it.
-C9d = Claim(
+C9d = replace(
+    C9a,
     id="C9d",
     statement="A square cycle is as wide as the constant one that injects the same noise on the same clock",
     source="derived here: at equal clock a cycle injects the noise of a constant with η/S = ⟨(η/S)²⟩/⟨η/S⟩",
     prediction="λ_max, Tr H and ‖H‖_F are equal, to 0.2 in the natural logarithm",
-    measures=WIDTHS,
-    quantity="log of the ratio cycle/constant of {measure}",
-    statistic=cycle_over_constant,
     rule=Equivalent(0.2),
-    axes=("schedule", "role"),
-    each="schedule",
 )
 
 # What would make cycling worth while: that it beats not cycling at all, at the noisier of its two ends.
-C9e = Claim(
+C9e = replace(
+    C9a,
     id="C9e",
     statement="A cyclic schedule ends in a wider minimum than the constant one at its high end",
     source="stronger than arXiv 1711.04623, as far as its constants are known",
     prediction="λ_max, Tr H and ‖H‖_F are smaller than for the constant of the highest η/S, for every cycle by itself",
-    measures=WIDTHS,
-    quantity="log of the ratio cycle/constant of {measure}",
-    statistic=cycle_over_constant,
-    rule=Less(0.0),
-    axes=("schedule", "role"),
-    each="schedule",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from threefactors.inference.claim import PAPER, Claim
 from threefactors.inference.claims.width import points_per_tenfold_ratio
 from threefactors.inference.decisions import Greater, Less
@@ -39,39 +41,31 @@ C10b = Claim(
 
 # What stopping early could gain. The largest of many noisy accuracies is too large, the more so the noisier they are,
 # and a high ratio makes them noisier. So the moment is chosen on the validation set, and scored on the test set.
-C10c = Claim(
+C10c = replace(
+    C10a,
     id="C10c",
     statement="The best accuracy on clean data along training rises with the ratio η/S",
     source="what the paper's claim (arXiv 1711.04623) would mean for stopping early",
     prediction="test accuracy, at the moment of the best validation accuracy, rises with η/S",
     measures=("peak_accuracy",),
-    quantity=POINTS,
-    statistic=points_per_tenfold_ratio,
-    rule=Greater(0.0),
 )
 
-C10d = Claim(
+C10d = replace(
+    C10a,
     id="C10d",
     statement="With random labels, a higher ratio η/S gives a better accuracy on clean data at the end of training",
-    source=PAPER,
     prediction="validation accuracy at the end of training rises with η/S",
     measures=("validation_accuracy",),
-    quantity=POINTS,
-    statistic=points_per_tenfold_ratio,
-    rule=Greater(0.0),
 )
 
 # The same claim of the place and not of the point: what a run passes through is a place, and how far it floats from it
 # is another effect of the same noise. Descent without noise for a short clock takes the second away. Runs are then
 # compared at half memorization *after* the quench, where their training losses, interpolated in the same way, have to
 # be equal too: hence "equal loss".
-C10e = Claim(
+C10e = replace(
+    C10a,
     id="C10e",
     statement="At equal memorization, with the noise quenched, a higher η/S has led to better accuracy on clean data",
     source="the paper's claim (arXiv 1711.04623), of the place that a run has come to",
     prediction="after a quench, validation accuracy where half of the wrong labels are memorized rises with η/S",
-    measures=("accuracy_at_half",),
-    quantity=POINTS,
-    statistic=points_per_tenfold_ratio,
-    rule=Greater(0.0),
 )
