@@ -10,7 +10,7 @@ import torch
 from threefactors.training import kernel
 
 from tests.bench import __main__ as command
-from tests.bench import curvature, jax_peer, peers, problems, report, timing
+from tests.bench import curvature, jax_peer, peers, problems, report, threshold, timing
 from tests.bench.floor import step_flops
 
 PEERS = {
@@ -97,6 +97,24 @@ def test_all_multiply_by_the_same_hessian(problem):
         torch.testing.assert_close(work.image, works[0].image, rtol=1e-8, atol=1e-9)
 
 
+def test_all_find_the_same_threshold():
+    problem = threshold.Problem(14, 12)
+    works = [way(problem) for way in threshold.WAYS.values()]
+    for work in works:
+        work.run()
+    values = [work.value for work in works]
+    assert values == pytest.approx([values[0]] * len(works), rel=1e-3)
+    assert values[:3] == pytest.approx([values[0]] * 3, rel=1e-9)
+
+
+def test_peak_memory_is_that_of_the_largest_array():
+    class Work:
+        def run(self):
+            _ = [bytearray(10**6) for _ in range(3)]
+
+    assert threshold.peak(Work()) == pytest.approx(3e6, rel=0.01)
+
+
 def test_interleaving_takes_turns_and_leaves_the_warm_up_out():
     turns = []
 
@@ -147,10 +165,11 @@ def test_the_whole_command(tmp_path, capsys):
     rows = json.loads(path.read_text())
     assert all(set(row) == FIELDS for row in rows)
     assert all(row[k] > 0 for row in rows for k in FIELDS if not isinstance(row[k], str))
-    assert {(row["bench"], row["shape"].split(",")[0]) for row in rows if row["bench"] != "simulation"} == {
+    networks = [row for row in rows if row["bench"] in ("training", "curvature")]
+    assert {(row["bench"], row["shape"].split(",")[0]) for row in networks} == {
         ("training", "64-64-64-64-10"), ("training", "784-32-32-32-10 batch norm"), ("curvature", "64-64-64-64-10"),
     }  # fmt: skip
-    assert any(row["bench"] == "simulation" for row in rows)
+    assert {"simulation", "threshold"} < {row["bench"] for row in rows}
     printed = capsys.readouterr().out
     for row in rows:
         assert row["variant"] in printed

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import torch
 
-from . import curvature, simulation, training
+from . import curvature, simulation, threshold, training
 from .report import Section, write
 from .timing import CORES
 
 BUSY = 0.5  # load average above which the numbers are not to be trusted
-BENCHES = {"training": training.sections, "curvature": curvature.sections, "simulation": simulation.sections}
+BENCHES = {
+    "training": training.sections, "curvature": curvature.sections, "simulation": simulation.sections,
+    "threshold": threshold.sections,
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:

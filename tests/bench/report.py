@@ -12,6 +12,7 @@ HEADINGS = {
     "training": ("µs per model-step", 1, "× sliced loop"),
     "curvature": ("µs per model and product", 1, "× double backward"),
     "simulation": ("ns per trajectory-step", 1000, "× plain NumPy"),
+    "threshold": ("ms per threshold", 0.001, "× dearest that fits"),
 }
 
 
@@ -19,7 +20,8 @@ HEADINGS = {
 class Row:
     """One variant on one shape. A model-step of ``curvature`` is one Hessian–vector product of one network,
     and its sliced loop the double backward, network after network; of ``simulation``, one time step of one
-    trajectory, and its sliced loop the whole ensemble in one array of NumPy."""
+    trajectory, and its sliced loop the whole ensemble in one array of NumPy; of ``threshold``, one learning rate, and
+    its sliced loop the way that needs most memory of those that fit."""
 
     bench: str
     shape: str

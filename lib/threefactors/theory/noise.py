@@ -29,15 +29,28 @@ def batch_covariance(covariance: ArrayLike, examples: int, batch_size: int, repl
     >>> float(batch_covariance(1.0, examples=5, batch_size=2))
     0.375
     """
-    C, N, S = np.asarray(covariance, dtype=float), examples, batch_size
-    _check_batch(N, S, replacement)
+    C = np.asarray(covariance, dtype=float)
+    factor = variance_factor(batch_size, None if replacement else examples)
     if C.ndim not in (0, 2) or (C.ndim == 2 and (C.shape[0] != C.shape[1] or not np.allclose(C, C.T))):
         raise ValueError(f"covariance of shape {C.shape} is not a symmetric matrix; use (C + its transpose)/2")
     least = float(C if C.ndim == 0 else np.linalg.eigvalsh(C)[0])
     if not least >= -1e-9 * max(1.0, float(np.abs(C).max())):
         raise ValueError(f"covariance has the eigenvalue {least:.3g}; a covariance has none below 0")
-    factor = 1 / S if replacement else (1 / S - 1 / N) * N / (N - 1)
     return np.asarray(factor * C)
+
+
+def variance_factor(batch_size: int, examples: int | None = None) -> float:
+    """What a batch leaves of the variance of one draw: p = 1/S, or p = (N − S)/(S(N − 1)) without replacement.
+
+    batch_size S; examples N, of which every batch takes S different ones (None: the draws are independent).
+    Errors: ValueError for S < 1, and without replacement for S > N or N < 2. Source: as ``batch_covariance``.
+
+    >>> variance_factor(2), variance_factor(2, examples=5)
+    (0.5, 0.375)
+    """
+    N, S = examples, batch_size
+    _check_batch(N or 0, S, N is None)
+    return 1 / S if N is None else (N - S) / (S * (N - 1))
 
 
 def batch_kurtosis(kurtosis: ArrayLike, examples: int, batch_size: int, replacement: bool = False) -> Array:
