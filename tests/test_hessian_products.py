@@ -57,6 +57,16 @@ def test_a_run_is_the_same_alone_and_with_any_number_of_threads(point):
         torch.set_num_threads(1)
 
 
+def test_some_of_the_networks_need_no_second_linearization(point):
+    losses, theta, x, y, (u, v, _) = point
+    product = losses.hessian_products(theta, x, y)
+    whole = product(v)
+    some = product.only([4, 1])
+    some(u[[4, 1]])  # what a product leaves in the workspace is of no consequence to the next
+    assert torch.equal(some(v[[4, 1]]), whole[[4, 1]])
+    assert torch.equal(product(v), whole)
+
+
 def test_without_a_compiler_the_same_products(point, monkeypatch):
     losses, theta, x, y, (v, *_) = point
     fast = losses.hessian_products(theta, x, y)(v)

@@ -184,6 +184,39 @@ def test_handwritten_products_are_used_where_there_are_some():
     assert torch.equal(op.dense(), 2 * torch.eye(TANH.theta.shape[1], dtype=torch.float64).expand(3, -1, -1))
 
 
+def test_one_linearization_serves_while_no_other_run_is_asked_for():
+    linearized = []
+
+    class Multiples:
+        """θ_i0 v for each run i; can be taken apart."""
+
+        def __init__(self, factors):
+            self.factors = factors
+
+        def __call__(self, v):
+            return self.factors[:, None] * v
+
+        def only(self, places):
+            return Multiples(self.factors[places])
+
+    class Apart(MLP):
+        def hessian_products(self, theta, x, y):
+            linearized.append(theta[:, 0].tolist())
+            return Multiples(theta[:, 0])
+
+    _, theta, x, y = TANH.args
+    op, v = hessian(Apart((4, 5, 3)), theta, x, y), torch.ones_like(theta)
+    for wanted in ([0, 1, 2], [2, 0], [1], [1, 2], [0]):
+        for factor in (1, 2):
+            product = op.scaled(v * factor).rows(torch.tensor(wanted)).product()
+            assert torch.equal(product(v[wanted]), factor**2 * theta[wanted, :1] * v[wanted])
+    assert linearized == [theta[:, 0].tolist()]
+    op = hessian(Apart((4, 5, 3)), theta, x, y)
+    for wanted in ([0], [1], [0, 1], [0]):  # what is not in the last linearization needs another one
+        assert torch.equal(op.rows(torch.tensor(wanted)).product()(v[wanted]), theta[wanted, :1] * v[wanted])
+    assert linearized[1:] == [theta[some, 0].tolist() for some in ([0], [1], [0, 1])]
+
+
 def test_rows_scaled_and_dense_are_those_of_the_matrices():
     g = torch.Generator().manual_seed(2)
     a = torch.randn(5, 4, 4, generator=g, dtype=torch.float64)

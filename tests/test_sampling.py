@@ -323,6 +323,13 @@ def test_flipped_loss_is_the_mean_over_flips(digits):
     assert value[0] != Loss().measure(t, [0])["train_loss"][0]
 
 
+def test_flipped_loss_of_a_run_is_the_same_in_any_company(digits):
+    t = Trainer(trainer(digits, "label flips", seeds=range(16)).stack, digits)  # single precision, as in sweeps
+    together = FlippedLoss().measure(t, range(16))["flipped_loss"]
+    alone = [FlippedLoss().measure(t, [i])["flipped_loss"] for i in range(16)]
+    assert torch.equal(torch.cat(alone), together)
+
+
 def test_gradients_in_chunks_are_the_same(digits, monkeypatch):
     t = trainer(digits, "flips under svag")
     draws = t.sampler(0).epoch(S)

@@ -57,6 +57,8 @@ def book(arguments: argparse.Namespace) -> int:
         state = "up to date" if execution.cached else "executed"
         name = execution.chapter.name
         print(f"{name:24s} {execution.seconds:8.1f} s  peak {memory:>9s}  {state}")
+    beside = ", two chapters at a time" if report.side_by_side > 1 else ""
+    print(f"{'all, and the site':24s} {report.seconds:8.1f} s{beside}")
     print(f"\n{ledger.as_text(ledger.collect(root / 'book'))}\n")
     for failure in report.failures:
         print(f"threefactors: {failure}", file=sys.stderr)
@@ -123,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--data", metavar="DIR", help="where data sets lie (default: embedded data only)")
     machine.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: cpu)")
     machine.add_argument(
-        "--jobs", type=int, metavar="N", help="worker processes (default: one per core, at most 4; 0: none)"
+        "--jobs", type=int, metavar="N", help="processes that compute (default: one per core, at most 4; 0: no workers)"
     )
 
     make = commands.add_parser(
@@ -131,7 +133,8 @@ def _parser() -> argparse.ArgumentParser:
         parents=[where, machine],
         help="execute the chapters and build the site",
         description="Execute every chapter that is not up to date, check the notebooks and build the site "
-        "in _build/html. Results are kept in the store: a build that was cut off goes on where it stopped.",
+        "in _build/html. Results are kept in the store: a build that was cut off goes on where it stopped. "
+        "With two jobs or more, two chapters run side by side and share them.",
         epilog=_SCALES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -238,7 +238,8 @@ class FlippedLoss:
         kept = trainer.losses.criterion(outputs, labels).mean(1)
         classes = range(trainer.data.classes)
         drawn = [trainer.losses.criterion(outputs, torch.full_like(labels, k)).mean(1) for k in classes]
-        return {"flipped_loss": (1 - flips) * kept + flips * torch.stack(drawn).mean(0)}
+        # summed along each run's own row: down the columns, the last bit would follow the number of runs
+        return {"flipped_loss": (1 - flips) * kept + flips * torch.stack(drawn, 1).mean(1)}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache, partial
 from multiprocessing import get_context
@@ -209,12 +209,13 @@ def _train_stack(
     root: str | os.PathLike[str] | None,
     each: Any = lambda count: None,
 ) -> None:
-    """Trains a stack, measures it, and stores each run as soon as it has ended."""
+    """Trains a stack, measures it, and stores each run as soon as it has ended; training goes on meanwhile."""
     started = time.perf_counter()
     place = Store(store)
     trainer = Trainer(stack, load(stack.runs[0].task.dataset, root).to(device))
     series: list[list[dict[str, Any]]] = [[] for _ in stack.runs]
     looked = [0.0] * len(stack)
+    stored: list[Future[None]] = []
 
     def observe(epoch: int, runs: list[int], ended: bool) -> None:
         healthy = [i for i in runs if trainer.diverged_at[i] < 0]
@@ -254,10 +255,16 @@ def _train_stack(
                     device, engine=type(trainer.engine).__name__, seconds=(time.perf_counter() - started) / len(stack)
                 ),
             }
-            place.put(names[one], record)
-            each(1)
+            stored.append(writer.submit(keep, names[one], record))
 
-    trainer.train(observe, pauses(probes))
+    def keep(key: str, record: dict[str, Any]) -> None:
+        place.put(key, record)
+        each(1)
+
+    with ThreadPoolExecutor(1) as writer:  # to flush a file to the disk takes milliseconds, but no processor
+        trainer.train(observe, pauses(probes))
+    for future in stored:
+        future.result()  # raises what the writer met
 
 
 def _moment(trainer: Trainer, i: int, epoch: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -103,7 +103,8 @@ def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int =
     theta (R, P), x (R, B, ...), y (R, B); the mean is over the B examples given. Exact at every θ
     where ℓ is twice differentiable (for ReLU networks: almost everywhere). Where `losses` has a method
     `hessian_products(theta, x, y)` returning v ↦ H v, it is used; otherwise the product is Pearlmutter's
-    ∇(gᵀv) (Neural Computation 6, 1994, doi:10.1162/neco.1994.6.1.147).
+    ∇(gᵀv) (Neural Computation 6, 1994, doi:10.1162/neco.1994.6.1.147). If that v ↦ H v has a method
+    `only(places)`, the same for some of the runs, one linearization serves until other runs are asked for.
 
     Raises ValueError where the shapes do not fit.
     """
@@ -188,13 +189,20 @@ def stack_operator(
     if chunk < 1:
         raise ValueError(f"chunk={chunk} runs at once; use chunk >= 1")
     theta = theta.detach()
-    return StackOperator(
-        (R, theta.shape[1]),
-        theta.dtype,
-        theta.device,
-        lambda rows: linearize(take_runs(theta, rows), take_runs(x, rows), take_runs(y, rows)),
-        chunk,
-    )
+    last: list[tuple[dict[int, int], Any]] = []  # one linearization that can be taken apart: run → place, product
+
+    def linearized(rows: Tensor) -> Product:
+        wanted = rows.tolist()
+        if last and last[0][0].keys() >= set(wanted):  # as iterations end one by one, the others go on with it
+            places, product = last[0]
+            return product.only([places[i] for i in wanted])
+        last.clear()  # its memory goes before the next one comes
+        product = linearize(take_runs(theta, rows), take_runs(x, rows), take_runs(y, rows))
+        if hasattr(product, "only"):
+            last.append(({run: place for place, run in enumerate(wanted)}, product))
+        return product
+
+    return StackOperator((R, theta.shape[1]), theta.dtype, theta.device, linearized, chunk)
 
 
 def take_runs(t: Tensor, rows: Tensor) -> Tensor:

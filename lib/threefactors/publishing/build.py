@@ -1,10 +1,17 @@
-"""The whole way: execute what is not up to date, then the summaries, then the site."""
+"""The whole way: execute what is not up to date, two chapters at a time, then the summaries, then the site.
+
+Alone, a chapter leaves cores idle: while its kernel starts and imports, while it draws figures, while the
+last stacks of a sweep end. So two run side by side, each with half of the processes.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +22,22 @@ from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.execute import Execution
 from threefactors.settings import Settings, require_writable
 
+SIDE_BY_SIDE = 2  # chapters at a time, if there are as many processes; each may take gigabytes of memory
+SHORT_BELOW = 20  # chapters before it take the less time: begun last, they let both sides end together
+
 
 @dataclass
 class Report:
-    """What a build did: ``executions`` that were published, ``failures`` by message, the ``page`` to open
-    (None when the site was not rebuilt) and ``why_no_site`` in that case."""
+    """What a build did: ``executions`` that were published, ``failures`` by message, both in the order of the
+    chapters; the ``page`` to open (None when the site was not rebuilt) and ``why_no_site`` in that case; wall
+    time ``seconds`` of the whole, in which so many chapters ran ``side_by_side``."""
 
     executions: list[Execution] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
     page: Path | None = None
     why_no_site: str = ""
+    seconds: float = 0.0
+    side_by_side: int = 1
 
 
 def build(
@@ -38,6 +51,9 @@ def build(
     force: bool = False,
 ) -> Report:
     """Execute chapters and build the site; chapters that fail do not keep the others from running.
+
+    With ``settings.jobs`` of 2 or more, two chapters run side by side and share the processes; with 0 or 1,
+    one after the other. On KeyboardInterrupt the kernels are killed, and what was published stays.
 
     ``scale`` smoke, laptop or paper; ``only`` the numbers or names of the chapters to execute (default:
     all), ``parameters`` values by name for those that declare them, ``timeout`` seconds per chapter.
@@ -53,7 +69,10 @@ def build(
     site.require_toc(root)
     require_writable(settings.store)
     with _alone(root):
-        return _build(root, found, selected, values, scale, settings, timeout, force)
+        start = time.perf_counter()
+        report = _build(root, found, selected, values, scale, settings, timeout, force)
+        report.seconds = time.perf_counter() - start
+        return report
 
 
 def _build(
@@ -67,48 +86,71 @@ def _build(
     force: bool,
 ) -> Report:
     report = Report()
-    bases = [chapter for chapter in found if not chapter.summary]
 
-    def attempt(chapter: Chapter) -> None:
-        mark = execute.fingerprint(chapter, values[chapter], settings, found[: found.index(chapter)])
-        # a chapter not asked for is only looked at, except for summaries: they must follow the others
-        wanted = chapter in selected or chapter.summary
-        if not wanted and not execute.is_current(chapter, mark):
-            missing.append(chapter.name)
-            return
+    def attempt(chapter: Chapter, own: Settings, **options: Any) -> Execution | ChapterError:
+        mark = execute.fingerprint(chapter, values[chapter], own, found[: found.index(chapter)])
         again = force and chapter in selected
+        options |= {"values": values[chapter], "fingerprint": mark, "settings": own}
         try:
-            done = execute.execute(
-                chapter,
-                values=values[chapter],
-                fingerprint=mark,
-                settings=settings,
-                timeout=timeout,
-                force=again,
-            )
-            report.executions.append(done)
+            return execute.execute(chapter, timeout=timeout, force=again, **options)
         except ChapterError as error:
-            report.failures.append(str(error))
+            return error
 
-    missing: list[str] = []
-    for chapter in bases:
-        attempt(chapter)
+    def note(outcome: Execution | ChapterError) -> None:
+        if isinstance(outcome, ChapterError):
+            report.failures.append(str(outcome))
+        else:
+            report.executions.append(outcome)
+
+    bases, summaries = ([chapter for chapter in found if chapter.summary is kind] for kind in (False, True))
+    marks = {chapter: execute.fingerprint(chapter, values[chapter], settings, []) for chapter in bases}
+    stale = [chapter for chapter in bases if not execute.is_current(chapter, marks[chapter])]
+    wanted = [chapter for chapter in bases if chapter in selected]
+    due = sum(force or chapter in stale for chapter in wanted)
+    report.side_by_side = max(1, min(SIDE_BY_SIDE, settings.jobs, due))
+    for outcome in _side_by_side(attempt, wanted, settings, report.side_by_side):
+        note(outcome)
+    missing = [chapter.name for chapter in stale if chapter not in selected]  # these are only looked at
     if report.failures:
         report.why_no_site = "a chapter failed"
     elif missing:
         names = ", ".join(missing)
         report.why_no_site = f"{names} not executed with these settings; leave out --only to execute all"
-        summaries = [chapter.name for chapter in selected if chapter.summary]
-        report.failures += [f"{name}: reads the other chapters; {report.why_no_site}" for name in summaries]
+        asked = [chapter.name for chapter in summaries if chapter in selected]
+        report.failures += [f"{name}: reads the other chapters; {report.why_no_site}" for name in asked]
     else:
-        for chapter in found:
-            if chapter.summary:
-                attempt(chapter)
+        for outcome in _side_by_side(attempt, summaries, settings, 1):  # asked for or not: they follow the others
+            note(outcome)
         if report.failures:
             report.why_no_site = "a chapter failed"
         else:
             report.page = site.build(root, report.executions, scale=scale, device=settings.device)
     return report
+
+
+def _side_by_side(
+    attempt: Callable[..., Execution | ChapterError], wanted: list[Chapter], settings: Settings, count: int
+) -> list[Execution | ChapterError]:
+    """``attempt`` on each chapter, ``count`` at a time; the outcomes in the order of ``wanted``.
+
+    Whatever ends the waiting, an interruption or an error that is not a chapter's, ends the chapters too.
+    """
+    options: dict[str, Any] = {"stop": threading.Event()}
+    if count > 1:
+        options["threads"] = settings.jobs // count
+        share = -(-settings.jobs // count)
+        settings = replace(settings, jobs=share if share > 1 else 0)  # one process is the kernel itself
+    with ThreadPoolExecutor(count) as pool:
+        started = sorted(wanted, key=lambda chapter: chapter.number < SHORT_BELOW)
+        futures = {chapter: pool.submit(attempt, chapter, settings, **options) for chapter in started}
+        try:
+            for future in wait(futures.values(), return_when=FIRST_EXCEPTION).done:
+                future.result()
+        except BaseException:
+            options["stop"].set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [futures[chapter].result() for chapter in wanted]
 
 
 @contextmanager

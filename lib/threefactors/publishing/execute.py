@@ -12,8 +12,10 @@ import hashlib
 import os
 import re
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,13 +67,17 @@ def execute(
     settings: Settings,
     timeout: float | None = None,
     force: bool = False,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
 ) -> Execution:
     """Execute one chapter and publish it as ``book/NN_title.ipynb``, unless that is up to date.
 
     ``values`` of all its parameters (`Chapter.settle`), ``fingerprint`` to publish it under, ``timeout``
-    in seconds for the whole chapter (None: no limit), ``force`` to execute it in any case. Raises
-    ChapterError, which names the chapter, the cell and the error, when a cell raises or calls sys.exit,
-    when the kernel dies or time runs out, and when the gate finds the notebook unfit.
+    in seconds for the whole chapter (None: no limit), ``force`` to execute it in any case, ``threads``
+    of the kernel's libraries (None: theirs to choose). Raises ChapterError, which names the chapter, the
+    cell and the error, when a cell raises or calls sys.exit, when the kernel dies or time runs out, and
+    when the gate finds the notebook unfit. Setting ``stop`` from another thread ends it with
+    CancelledError, and what was published before stays.
     """
     if not force and is_current(chapter, fingerprint):
         own = nbformat.read(chapter.published, as_version=4).metadata["threefactors"]
@@ -84,8 +90,10 @@ def execute(
     notebook = chapter.notebook(values)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     environment = {**settings.environment(), "THREEFACTORS_PROGRESS": str(progress)}
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(threads))
     try:
-        with Watch(chapter.name, len(notebook.cells), progress) as watch:
+        with Watch(chapter.name, len(notebook.cells), progress, stop or threading.Event()) as watch:
             _run(chapter, notebook, aside, environment, timeout, watch)
         notebook = nbformat.read(aside, as_version=4)
         notebook.metadata["papermill"] |= {"input_path": chapter.source.name, "output_path": aside.name}
@@ -123,7 +131,7 @@ def _run(
 
     deadline = None if timeout is None else time.monotonic() + timeout
     options: dict[str, Any] = {  # traits of the nbclient under papermill
-        "kernel_manager_class": _kernel_with(environment),
+        "kernel_manager_class": _kernel_with(environment, watch.follow),
         "resources": {"metadata": {"path": str(chapter.source.parent)}},
         "on_cell_start": watch.cell_starts,
         "on_cell_executed": watch.cell_ended,
@@ -145,6 +153,8 @@ def _run(
             "give more, or build again: finished runs are in the store"
         ) from error
     except (DeadKernelError, RuntimeError) as error:
+        if watch.stop.is_set():
+            raise CancelledError(f"{chapter.name} was stopped") from error
         if watch.cell is None:
             if starts > 1:  # kernels that start at once can be given the same port, and one of them dies of it
                 _run(chapter, notebook, aside, environment, timeout, watch, starts - 1)
@@ -158,13 +168,19 @@ def _run(
         raise ChapterError(f"{where.format(watch.cell)} called sys.exit; a chapter runs to its end")
 
 
-def _kernel_with(environment: dict[str, str]) -> type[AsyncKernelManager]:
-    """Kernel manager class that starts *this* interpreter, whatever kernels the machine has installed."""
+def _kernel_with(environment: dict[str, str], started: Callable[[int], None]) -> type[AsyncKernelManager]:
+    """Kernel manager class that starts *this* interpreter, whatever kernels the machine has installed, and
+    tells ``started`` its process."""
     command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}", "--log-level=ERROR"]
 
     class OwnKernel(AsyncKernelManager):
         @property
         def kernel_spec(self) -> KernelSpec:
             return KernelSpec(argv=command, env=environment, display_name="Python 3", language="python")
+
+        def client(self, **options: Any) -> Any:  # asked for as soon as the process is there
+            process: Any = self.provisioner
+            started(process.pid)
+            return super().client(**options)
 
     return OwnKernel

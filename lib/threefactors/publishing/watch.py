@@ -1,8 +1,9 @@
-"""What can be seen of a chapter while it runs: its progress, and the memory that it holds.
+"""What is seen of a chapter while it runs, its progress and the memory that it holds; and how it is stopped.
 
 Memory is summed over the kernel and all its workers. A page that several processes share is counted
 once (the proportional set size, PSS): summing resident sizes would count torch's code again for each
-worker. PSS is sampled; the kernel's own high-water mark, kept by Linux, catches what falls between.
+worker. PSS is sampled where the resident sizes have grown; the kernel's own high-water mark, kept by
+Linux, catches what falls between.
 """
 
 from __future__ import annotations
@@ -17,43 +18,47 @@ from typing import Any
 import psutil
 from tqdm import tqdm
 
-_PERIOD = 0.5  # seconds between samples: one costs milliseconds
+_PERIOD = 0.5  # seconds between samples: one costs a millisecond, or tens where pages are counted
 
 
 class Watch:
     """Context manager around one execution: a progress line on stderr, and ``peak_memory`` in bytes.
 
     ``title`` names the chapter, ``cells`` is the number of its cells, ``progress`` the file to which a
-    sweep appends lines ``done total``. Processes that outlive the execution are ended on leaving.
+    sweep appends lines ``done total``; soon after ``stop`` is set, the kernel is killed. Processes that
+    outlive the execution are ended on leaving.
     """
 
-    def __init__(self, title: str, cells: int, progress: Path) -> None:
+    def __init__(self, title: str, cells: int, progress: Path, stop: threading.Event) -> None:
         self.peak_memory = 0
         self.cell: int | None = None  # number of the cell at work, from 1
+        self.stop = stop
         self._title, self._cells, self._progress = title, cells, progress
+        self._kernel: psutil.Process | None = None
         self._seen: set[psutil.Process] = set()
+        self._resident = 0  # the largest sum met
         self._lock = threading.Lock()
-        self._stop = threading.Event()
+        self._over = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
     def __enter__(self) -> Watch:
-        self._before = set(psutil.Process().children(recursive=True))
         self._start = time.perf_counter()
         self._bar = _bar(self._title, self._cells)
         self._thread.start()
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        self._stop.set()
+        self._over.set()
         self._thread.join()
         self.seconds = time.perf_counter() - self._start
         if self._bar is not None:
             self._bar.close()
-        left = [process for process in self._seen if process.is_running()]  # by a kernel that was killed
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(left, timeout=5)
+        psutil.wait_procs(_kill(self._seen), timeout=5)  # what a kernel that was killed left behind
+
+    def follow(self, pid: int) -> None:
+        """The process ``pid`` is the kernel: it and its workers are this chapter's, whatever else runs beside it."""
+        with suppress(psutil.NoSuchProcess):
+            self._kernel = psutil.Process(pid)
 
     def cell_starts(self, cell: Any, cell_index: int) -> None:
         """Hook of nbclient, called before each cell."""
@@ -67,16 +72,22 @@ class Watch:
         self._sample()
 
     def _loop(self) -> None:
-        while not self._stop.wait(_PERIOD):
+        while not self._over.wait(_PERIOD):
             self._sample()
+            if self.stop.is_set():
+                _kill(self._seen)
             if self._bar is not None:
                 self._bar.set_postfix_str(runs(self._progress), refresh=True)
 
     def _sample(self) -> None:
         with self._lock:
-            family = set(psutil.Process().children(recursive=True)) - self._before
+            family = _family(self._kernel)
             self._seen |= family
-            self.peak_memory = max(self.peak_memory, sum(map(_memory, family)), *map(_high_water, family))
+            resident = sum(map(_resident, family))
+            if resident > 1.02 * self._resident:  # no less than the PSS, and a thousand times quicker to know
+                self._resident = resident
+                self.peak_memory = max(self.peak_memory, sum(map(_proportional, family)))
+            self.peak_memory = max([self.peak_memory, *map(_high_water, family)])
 
 
 def runs(progress: Path) -> str:
@@ -97,7 +108,31 @@ def _bar(title: str, cells: int) -> Any:
     return tqdm(total=cells, desc=title, leave=False, bar_format=layout, file=sys.stderr)
 
 
-def _memory(process: psutil.Process) -> int:
+def _family(kernel: psutil.Process | None) -> set[psutil.Process]:
+    if kernel is None:
+        return set()
+    with suppress(psutil.NoSuchProcess):
+        return {kernel, *kernel.children(recursive=True)}
+    return set()
+
+
+def _kill(processes: set[psutil.Process]) -> list[psutil.Process]:
+    """Kills those that still run, and returns them."""
+    running = [process for process in processes if process.is_running()]
+    for process in running:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return running
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return process.memory_info().rss
+    except psutil.Error:  # it has ended
+        return 0
+
+
+def _proportional(process: psutil.Process) -> int:
     try:
         full = process.memory_full_info()
         return getattr(full, "pss", full.rss)  # PSS is known on Linux only

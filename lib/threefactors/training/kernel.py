@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,12 @@ class HessianProducts:
 
         _each(product, range(len(v)))
         return out
+
+    def only(self, places: Sequence[int]) -> HessianProducts:
+        """The same for the networks at these places, which need no second linearization."""
+        some = copy(self)
+        some._x, some._work = ([part[i] for i in places] for part in (self._x, self._work))
+        return some
 
 
 class Kernel:
