@@ -18,8 +18,9 @@ help: ## what can be made
 book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="--scale smoke" for options)
 	$(BIN)/threefactors book $(ARGS)
 
+# a file of tests stays with one worker, which makes its dear fixtures, the whole book among them, once
 test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: $(STAMP) ## speed against the baselines, into _build/bench.json
 	$(BIN)/python -m tests.bench $(ARGS)

@@ -120,9 +120,9 @@ from threefactors.experiments.first_order import NoiseTrace
 
 SIZES = {
     "smoke": dict(
-        data="digits", hidden=(16, 16), seeds=5,
-        lr=[0.05, 0.1, 0.2], batch_size=[16, 32, 64],
-        epochs=10, clock=10.0, loss=0.5, at_most=60,
+        data="digits", hidden=(12, 12), seeds=5,
+        lr=[0.05, 0.1], batch_size=[24, 48],
+        epochs=4, clock=4.0, loss=1.0, at_most=60,
     ),
     "laptop": dict(
         data="digits", hidden=(64, 64, 64), seeds=8,

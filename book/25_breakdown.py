@@ -121,8 +121,8 @@ from threefactors.experiments.first_order import NoiseTrace
 
 SIZES = {
     "smoke": dict(
-        data="digits", seeds=5, epochs=8, train_sizes=[144, 288], loss=[0.7, 0.9],
-        batch_sizes=[4, 8, 12, 36, 72, 144],
+        data="digits", seeds=5, epochs=8, train_sizes=[144, 288], loss=[0.9, 1.1],
+        batch_sizes=[4, 12, 36, 72, 144],
         plain=dict(network=MLP((16, 16)), ratios=[0.02, 0.01], clock=12),
         normed=dict(network=MLP((16,), batch_norm=4), ratios=[0.16, 0.08], clock=48),
         small=0.005, rates=[0.2, 0.4, 0.8, 1.6, 3.2],

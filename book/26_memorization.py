@@ -153,7 +153,7 @@ from threefactors.inference.claims import memorization as claims
 
 SIZES = {
     "smoke": dict(
-        data="digits", examples=96, hidden=(24, 24), seeds=5, paths=5,
+        data="digits", examples=96, hidden=(24,), seeds=5, paths=5,
         lr=[0.1, 0.2], batch_size=[8, 16], epochs=50, longest=120.0,
         clock=16.0, loss={0.25: 0.4, 0.5: 0.8}, at_most=150, still=0.08, flow=0.05,
         moments=(0.25, 0.6, 0.8, 1.0, 1.4),

@@ -14,8 +14,6 @@ from threefactors.settings import Settings
 
 from tests.books import HEAD, chapter, write_book
 
-pytestmark = pytest.mark.xdist_group("execute")  # its fixtures are dear: one worker makes them, once
-
 
 def run(source, settings=None, given=None, **options):
     one = Chapter(source)

@@ -1,12 +1,9 @@
 """Experiments: nothing computed is lost, nothing is computed twice, and how it was run changes no number."""
 
 import errno
+import itertools
 import os
 import signal
-import subprocess
-import sys
-import textwrap
-import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -33,6 +30,8 @@ from threefactors.experiments.store import key
 from threefactors.training import MLP, SGD, Clock, Epochs, Run, Steps, Sweep, Task, load
 
 TINY = Task(model=MLP((8,)), train_size=128)
+OTHERS = get_context("forkserver")  # processes of their own, for which the dear import is made once
+OTHERS.set_forkserver_preload(["threefactors.experiments"])
 PROBES = [Loss(), Accuracy(), Sharpness(), Moments(probes=4), Weights()]
 
 
@@ -102,7 +101,7 @@ def test_one_by_one_changes_nothing(serial, tmp_path):
 
 
 def test_worker_processes_change_nothing(serial, tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as executor:
+    with ProcessPoolExecutor(2, mp_context=OTHERS) as executor:
         same(run(sweep(), PROBES, store=tmp_path, executor=executor, progress=False), serial)
 
 
@@ -132,16 +131,6 @@ def test_a_larger_sweep_computes_what_is_missing(tmp_path, monkeypatch):
     assert len(trained) == 4
 
 
-CHILD = """
-import sys
-from threefactors.experiments import Loss, Accuracy, Sharpness, Moments, Weights, run
-from threefactors.training import MLP, Epochs, Sweep, Task
-from tests.test_experiments import PROBES, sweep
-if __name__ == "__main__":
-    run(sweep(seed=range(int(sys.argv[2]))), PROBES, store=sys.argv[1], progress=False)
-"""
-
-
 def nothing_may_be_trained(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("training was started")
@@ -149,32 +138,45 @@ def nothing_may_be_trained(monkeypatch):
     monkeypatch.setattr(runner_module, "_train_stack", refuse)
 
 
-def child(store, seeds):
-    code = textwrap.dedent(CHILD)
-    return subprocess.Popen([sys.executable, "-c", code, str(store), str(seeds)], stderr=subprocess.PIPE)
+def in_a_process(store, seeds, writes=None):
+    """A sweep as the work of a process; its last result is written, but not yet in place, when it is killed."""
+    turns, replace = itertools.count(), os.replace  # the first write is the check of the store itself
+
+    def replace_or_die(*names):
+        if next(turns) == writes:
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*names)
+
+    os.replace = replace_or_die
+    run(sweep(seed=range(seeds)), PROBES, store=store, progress=False)
+
+
+def start(*arguments):
+    process = OTHERS.Process(target=in_a_process, args=arguments)
+    process.start()
+    return process
 
 
 def test_kill_nine_and_run_again(tmp_path):
     """Killed in the middle, the sweep goes on where it stopped and ends with the same numbers."""
-    seeds = 40
-    process = child(tmp_path / "killed", seeds)
+    seeds, writes = 5, 15  # of twenty: one stack is done, the other one half
+    process = start(tmp_path / "killed", seeds, writes)
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     store = Store(tmp_path / "killed")
-    deadline = time.monotonic() + 60
-    while len(store) < 10 and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
     kept = {path: path.stat().st_mtime_ns for path in store.folder.glob("??/*.json")}
-    assert 10 <= len(kept) < 4 * seeds, "the kill came too late to test anything"
+    assert len(kept) == writes - 1
+    assert len(list(store.folder.rglob(".writing-*"))) == 1
     again = run(sweep(seed=range(seeds)), PROBES, store=store.folder, progress=False)
     assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items()), "something was computed twice"
     same(again, run(sweep(seed=range(seeds)), PROBES, store=tmp_path / "whole", progress=False))
 
 
 def test_two_at_once_on_one_store(serial, tmp_path):
-    processes = [child(tmp_path, 3) for _ in range(2)]
+    processes = [start(tmp_path, 3) for _ in range(2)]
     for process in processes:
-        assert process.wait(timeout=120) == 0, process.stderr.read().decode()
+        process.join(120)
+        assert process.exitcode == 0
     assert len(Store(tmp_path)) == 12
     assert not list(tmp_path.rglob(".writing-*"))
     same(run(sweep(), PROBES, store=tmp_path, progress=False), serial)

@@ -23,8 +23,6 @@ except ModuleNotFoundError:  # Python 3.10, where pytest brings its forerunner
 
 from tests.books import REPOSITORY, chapter, showing, verdict, write_book
 
-pytestmark = pytest.mark.xdist_group("site")  # its fixtures are dear: one worker makes them, once
-
 INTRO = """# A book
 
 On it: {glue:text}`90_ledger.ipynb::ledger-sentence:s`
@@ -102,6 +100,8 @@ def test_a_warning_fails_the_build_and_leaves_the_former_site(built):
     assert (root / "_build" / "html" / "build.json").read_text() == former
     times = {p.stem: nbformat.read(p, 4).metadata["threefactors"]["date"] for p in root.glob("book/*.ipynb")}
     assert times.keys() == {"10_law", "90_ledger"}  # the chapters were not executed again for it
+    assert make(root).page == built[1].page  # mended, it takes the place of the former one
+    assert (root / "_build" / "html" / "build.json").read_text() != former
 
 
 def test_one_chapter_fails_and_the_others_are_executed(tmp_path):

@@ -72,6 +72,10 @@ def test_without_a_working_compiler_training_goes_on_in_pytorch(digits, monkeypa
 def test_a_cache_that_cannot_be_written_is_no_obstacle(monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    if compiler := kernel.compiler():  # the same one in haste: its last -O counts
+        (tmp_path / "hasty").write_text(f'#!/bin/sh\nexec "{compiler}" "$@" -O0\n')
+        (tmp_path / "hasty").chmod(0o755)
+        monkeypatch.setenv("CC", str(tmp_path / "hasty"))
     kernel._library.cache_clear()
     try:
         assert kernel.available(torch.float64) == (kernel.compiler() is not None)
