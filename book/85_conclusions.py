@@ -13,7 +13,7 @@
 # %% [markdown]
 # # What we conclude
 #
-# **Question.** What is left of the paper's fourteen claims, and what could its experiments not see?
+# **Question.** What is left of the paper's fourteen claims, and of its rival's? What could the experiments not see?
 #
 # Nothing on this page was written after the verdicts. The table is drawn from the ledger by fixed rules
 # (`threefactors.publishing.conclusions`): a claim of the paper {cite}`jastrzebski2018` has one or more claims of this
@@ -23,6 +23,7 @@
 scale = "laptop"  # smoke | laptop | paper
 
 # %% tags=["hide-input"]
+from threefactors.inference.claims.paper import RIVAL_CLAIMS
 from threefactors.publishing.conclusions import Conclusions
 from threefactors.publishing.ledger import collect
 
@@ -65,6 +66,21 @@ for claim, verdict in pooled.items():
 # - clock and loss say more of the width than $\eta$ and $S$ do: **{glue:text}`conclude-F3`**;
 # - and generalization follows the ratio: **{glue:text}`conclude-F4`**.
 #
+# ## The rival
+#
+# Patel {cite}`patel2017` answers the paper's question without diffusion: a minimum whose curvatures, learning rate and
+# batch size do not fit together expels SGD, exponentially fast and whatever the size of the gradient noise; one where
+# they do fit holds it. These are the book's answers to *its* claims ({doc}`30_quadratic_sums`,
+# {doc}`31_nonconvex_sums`):
+
+# %% tags=["hide-input"]
+Conclusions(conclusions.entries, RIVAL_CLAIMS, "the rival")
+
+# %% [markdown]
+# The two stories are not exclusive. The rival's threshold is about *whether a minimum can hold SGD at all*; the paper's
+# diffusion is about *where SGD goes among those that can*. At a minimum that fits every example there is no noise to
+# kick, and the rival is alone; where examples disagree both are at work, and which is faster is a matter of numbers.
+#
 # ## What the paper could not see
 #
 # These are properties of its experiments, and none of them depends on how ours came out.
@@ -86,7 +102,7 @@ for claim, verdict in pooled.items():
 #
 # **A small learning rate and a large one differ without noise.** A minimum with $\eta\lambda_{\max} > 2$ repels
 # gradient descent itself. What a large $\eta$ avoids by instability should not be booked as what it leaves by
-# diffusion ({doc}`21_depth`).
+# diffusion ({doc}`21_depth`), and batches make it unstable earlier still ({doc}`30_quadratic_sums`).
 #
 # **Curvature depends on the coordinates.** Rescaling weights changes $\lambda_{\max}$ and leaves the network as it is. With
 # batch normalization that happens by itself during training, and at different speeds for different $\eta$. So every

@@ -68,6 +68,9 @@ LABELS = ("25%", "25% with momentum", "50%", "50% with momentum")
 LEARNT, SCHEDULES = ("plain", "batch norm", "noisy labels"), ("step", "square cycle", "triangular cycle")
 PAIRS = ("equal η/√S", "equal η", "equal S")
 CONDITIONS = ("path", "end", "finite set", "noise to signal")
+DRAWING, NETWORK_DRAWS = ("with replacement", "without replacement"), ("independent draws", "epochs")
+SUMS = ("Styblinski–Tang", "circles")
+MECHANISMS = ("whichever comes first", "amplified kicks", "instability alone", "kicks alone")
 PLACES = {  # chapter → claim → (protocols, arms), or several of them
     "10_equation": {
         "E1": (
@@ -139,6 +142,37 @@ PLACES = {  # chapter → claim → (protocols, arms), or several of them
         **dict.fromkeys(("C10a", "C10c"), (["equal epochs"], LABELS)),
         **dict.fromkeys(("C10b", "C10d"), (PROTOCOLS, LABELS)),
         "C10e": (["equal loss"], ["25% quenched", "50% quenched"]),
+    },
+    "30_quadratic_sums": {
+        **dict.fromkeys(("P1a", "P1b", "P2a", "P2b"), (["simulation"], DRAWING)),
+        "P1c": (["simulation"], ["mean square", "typical"]),
+        "P1d": (["simulation"], [*DRAWING, "many dimensions"]),
+        **dict.fromkeys(("P1e", "P1f"), (["simulation"], ["S = 1", "S = 4"])),
+        "P1g": (["simulation"], ["tails"]),
+        "P1h": (["simulation"], ["one dimension"]),
+        "P2c": (["simulation"], ["many dimensions"]),
+        "P3a": (["simulation"], ["small batches"]),
+        **dict.fromkeys(("P3b", "P3c"), (["simulation"], ["large batches"])),
+        "P3d": (["simulation"], ["all batches"]),
+        "P3e": (["simulation"], ["small batches", "large batches"]),
+        "P3f": (["simulation"], ["one dimension", "many dimensions"]),
+    },
+    "31_nonconvex_sums": {
+        **dict.fromkeys(("P4a", "P4b", "P4c", "P4h", "P4i"), (["simulation"], SUMS)),
+        "P4d": (
+            ["simulation"],
+            ["Styblinski–Tang, gradient noise only, κ = 4",
+             *[f"{name}, {noise}" for name in SUMS for noise in ("Hessian noise only", "plain SGD")]],
+        ),
+        **dict.fromkeys(("P4e", "P4f"), (["simulation"], ["κ = 4"])),
+        "P4g": (["simulation"], [f"{name}, {mechanism}" for name in SUMS for mechanism in MECHANISMS]),
+        "P4j": (
+            ["simulation"],
+            ["Styblinski–Tang, gradient noise only", *[f"{name}, Hessian noise only" for name in SUMS]],
+        ),
+        **{f"P5{letter}": (["simulation"], NETWORK_DRAWS) for letter in "abcdfg"},
+        "P5e": (["simulation"], ["full batch"]),
+        "P5h": (["simulation"], ["independent draws"]),
     },
     "80_three_factors": dict.fromkeys(("F1a", "F1b", "F1c", "F2", "F3", "F4"), (["all protocols"], [""])),
 }  # fmt: skip

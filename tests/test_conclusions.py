@@ -2,7 +2,7 @@
 
 import pytest
 from threefactors.inference.claims import CLAIMS
-from threefactors.inference.claims.paper import PAPER_CLAIMS
+from threefactors.inference.claims.paper import PAPER_CLAIMS, RIVAL_CLAIMS
 from threefactors.publishing.conclusions import Brief, Conclusions, family, in_short
 
 S, R, U, V = "SUPPORTED", "REFUTED", "UNDECIDED", "VOID"
@@ -38,7 +38,7 @@ def test_what_verdicts_come_to(sentence, verdicts):
 
 def test_claims_of_the_book_answer_those_of_the_paper():
     answered = {family(identifier) for identifier in CLAIMS}
-    assert set(PAPER_CLAIMS) <= answered
+    assert set(PAPER_CLAIMS) | set(RIVAL_CLAIMS) <= answered
 
 
 def test_the_table_names_every_claim_of_the_paper():
@@ -49,6 +49,17 @@ def test_the_table_names_every_claim_of_the_paper():
     assert html.count("Not tested.") == len(PAPER_CLAIMS) - 2
     assert "SUPPORTED at equal epochs (plain); REFUTED at equal clock (plain)" in html
     assert "C3: Holds as the paper tested it" in str(page)
+
+
+def test_the_rival_has_a_table_of_its_own():
+    ledger = entries({"epochs": S}) + entries({"clock": R}, "P4b")
+    for kind in (Brief, Conclusions):
+        html = kind(ledger, RIVAL_CLAIMS, "the rival")._repr_html_()
+        assert html.count("<tr>") == len(RIVAL_CLAIMS) + 1
+        assert html.count("Fails wherever it was tested.") == 1
+        assert "Holds" not in html  # nothing of the paper's
+        assert "What the rival claims" in html
+        assert "the paper" not in html
 
 
 def test_the_brief_table_counts_verdicts():

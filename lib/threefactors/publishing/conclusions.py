@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from html import escape
 from types import SimpleNamespace
 from typing import Any
@@ -21,7 +21,7 @@ EPOCHS = "equal epochs"
 
 
 def family(identifier: str) -> str:
-    """The paper's claim to which a claim of the book belongs.
+    """The claim of a paper to which a claim of the book belongs.
 
     >>> [family(name) for name in ("C3b", "C14", "E4a")]
     ['C3', 'C14', 'E4']
@@ -63,42 +63,47 @@ def in_short(entries: Iterable[Entry]) -> str:
 
 @dataclass(frozen=True)
 class Brief:
-    """The paper's claims on one screen: each with one sentence, and how many verdicts of each kind stand behind it."""
+    """A paper's claims on one screen: each with one sentence, and how many verdicts of each kind stand behind it.
+
+    ``claims``: what it claims, by id; ``who``: how the table calls it.
+    """
 
     entries: list[Entry]
+    claims: Mapping[str, str] = field(default_factory=lambda: PAPER_CLAIMS)
+    who: str = "the paper"
 
     def of(self, claim: str) -> list[Entry]:
-        """Verdicts on the paper's claim ``claim``, such as ``C3``."""
+        """Verdicts on the claim ``claim``, such as ``C3``."""
         return [entry for entry in self.entries if family(entry["id"]) == claim]
 
     def __str__(self) -> str:
-        return "\n".join(f"{claim}: {in_short(self.of(claim))}" for claim in PAPER_CLAIMS)
+        return "\n".join(f"{claim}: {in_short(self.of(claim))}" for claim in self.claims)
 
     def _repr_html_(self) -> str:
-        names = ("the paper's claim", "in our hands", *(verdict.lower() for verdict in SHOWN))
+        names = (f"{self.who}'s claim", "in our hands", *(verdict.lower() for verdict in SHOWN))
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
         rows = []
-        for claim, statement in PAPER_CLAIMS.items():
+        for claim, statement in self.claims.items():
             found = Counter(entry["verdict"] for entry in self.of(claim))
             counts = "".join(f"<td>{found[verdict] or ''}</td>" for verdict in SHOWN)
             title = f'<th scope="row"><strong>{claim}</strong> {escape(statement)}</th>'
             rows.append(f"<tr>{title}<td>{escape(in_short(self.of(claim)))}</td>{counts}</tr>")
-        return table("tf-ledger tf-brief", "The paper's claims, and how many verdicts", head, rows)
+        return table("tf-ledger tf-brief", f"What {self.who} claims, and how many verdicts", head, rows)
 
 
 @dataclass(frozen=True)
 class Conclusions(Brief):
-    """The paper's claims, each with what the book's verdicts on it come to, claim by claim of the book."""
+    """A paper's claims, each with what the book's verdicts on it come to, claim by claim of the book."""
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{name}</th>' for name in ("the paper's claim", "in our hands"))
+        head = "".join(f'<th scope="col">{name}</th>' for name in (f"{self.who}'s claim", "in our hands"))
         rows = []
-        for claim, statement in PAPER_CLAIMS.items():
+        for claim, statement in self.claims.items():
             answers = [entry["id"] for entry in self.of(claim)]
             parts = [self._answer([e for e in self.of(claim) if e["id"] == name]) for name in dict.fromkeys(answers)]
             title = f'<th scope="row"><strong>{claim}</strong> {escape(statement)}</th>'
             rows.append(f"<tr>{title}<td>{''.join(parts) or '<p>Not tested.</p>'}</td></tr>")
-        return table("tf-ledger tf-conclusions", "The paper's claims", head, rows)
+        return table("tf-ledger tf-conclusions", f"What {self.who} claims", head, rows)
 
     def _answer(self, entries: list[Entry]) -> str:
         """HTML of a claim of the book: what it says, what its verdicts come to, where they were reached."""

@@ -12,6 +12,27 @@ from threefactors.inference.claims.dynamics import C1, T1, C2a, C2b, C2c
 from threefactors.inference.claims.equation import E1, E2, E3, E5, E4a, E4b
 from threefactors.inference.claims.interpolation import C5a, C5b, C6a, C6b
 from threefactors.inference.claims.memorization import C10a, C10b, C10c, C10d, C10e
+from threefactors.inference.claims.nonconvex import P4a, P4b, P4c, P4d, P4e, P4f, P4g, P4h, P4i, P4j
+from threefactors.inference.claims.restart import P5a, P5b, P5c, P5d, P5e, P5f, P5g, P5h
+from threefactors.inference.claims.stability import (
+    P1a,
+    P1b,
+    P1c,
+    P1d,
+    P1e,
+    P1f,
+    P1g,
+    P1h,
+    P2a,
+    P2b,
+    P2c,
+    P3a,
+    P3b,
+    P3c,
+    P3d,
+    P3e,
+    P3f,
+)
 from threefactors.inference.claims.stationary import L1, L2, C13a, C13b, C13c, C13d, C13e, L1b, L2b
 from threefactors.inference.claims.third_factor import C12a, C12b, C12c, C12d, C12e, C12f
 from threefactors.inference.claims.three_factors import F2, F3, F4, F1a, F1b, F1c
@@ -22,7 +43,10 @@ _ALL = (
     A2a, A2e, A2b, A2c, A2d, A2f, E1, E2, E3, E4a, E4b, E5, C13a, C13b, C13c, C13d, C13e, L1, L1b, L2, L2b,
     C12a, C12b, C12c, C12d, C12e, C12f, C14a, C14b, C14c, C14d, C14e, C14f, C3a, C3b, C3c, C4,
     D1a, D1b, D2a, D2b, D3a, D3b, C5a, C5b, C6a, C6b, C1, C2a, C2b, T1, C2c, C9a, C9b, C9c, C9d, C9e,
-    C7, C8, C11a, C11b, C11c, C11d, C10a, C10b, C10c, C10d, C10e, F1a, F1b, F1c, F2, F3, F4,
+    C7, C8, C11a, C11b, C11c, C11d, C10a, C10b, C10c, C10d, C10e,
+    P1a, P1b, P1c, P1d, P1e, P1f, P1g, P1h, P2a, P2b, P2c, P3a, P3b, P3c, P3d, P3e, P3f,
+    P4a, P4b, P4c, P4d, P4e, P4f, P4g, P4h, P4i, P4j, P5a, P5b, P5c, P5d, P5e, P5f, P5g, P5h,
+    F1a, F1b, F1c, F2, F3, F4,
 )  # fmt: skip
 CLAIMS: dict[str, Claim] = {claim.id: claim for claim in _ALL}
 
@@ -102,4 +126,39 @@ __all__ = [
     "F1c",
     "L1b",
     "L2b",
+    "P1a",
+    "P1b",
+    "P1c",
+    "P1d",
+    "P1e",
+    "P1f",
+    "P1g",
+    "P1h",
+    "P2a",
+    "P2b",
+    "P2c",
+    "P3a",
+    "P3b",
+    "P3c",
+    "P3d",
+    "P3e",
+    "P3f",
+    "P4a",
+    "P4b",
+    "P4c",
+    "P4d",
+    "P4e",
+    "P4f",
+    "P4g",
+    "P4h",
+    "P4i",
+    "P4j",
+    "P5a",
+    "P5b",
+    "P5c",
+    "P5d",
+    "P5e",
+    "P5f",
+    "P5g",
+    "P5h",
 ]

@@ -1,4 +1,4 @@
-"""What the paper (arXiv 1711.04623) claims, in its order: the questions to which the book's own claims give answers.
+"""What the paper (arXiv 1711.04623) and its rival (arXiv 1709.04718) claim: questions that the book's claims answer.
 
 An answer to C3 is any claim of ``CLAIMS`` whose id is C3 or begins with it: C3a, C3b, C3c.
 """
@@ -18,4 +18,12 @@ PAPER_CLAIMS = {
     "C12": "The covariance of the gradients is a factor of its own",
     "C13": "In the stationary state the loss stands (η/4S) Tr H above its minimum",
     "C14": "More noise favors wide minima over deep ones",
+}
+
+RIVAL_CLAIMS = {
+    "P1": "Whether SGD leaves a minimum is decided by η, S and the curvatures of the terms, and not by gradient noise",
+    "P2": "In many dimensions too there is an exact threshold",
+    "P3": "At a large batch size the threshold is blind to flatness; at a small one it is proportional to S",
+    "P4": "On a nonconvex sum the local geometry of a minimum foretells whether SGD leaves it",
+    "P5": "It foretells it for the minima of a network",
 }

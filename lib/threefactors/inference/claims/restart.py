@@ -118,10 +118,10 @@ P5g = Claim(
     axes=("batch_size",),
 )
 
-# How the rival explains that SGD prefers flat minima: it cannot rest elsewhere. A network can rest above its mean-square
-# limit up to the almost-sure one, which in pilots was 4 to 8 % higher. So the bound is 10 %. There is none from below:
-# nothing makes SGD look for more than a limit above η, but a loss that has risen far may come down anywhere. In pilots
-# nearly all ended between 0.8 and 1.1.
+# How the rival explains that SGD prefers flat minima: it cannot rest elsewhere. A network can rest beyond its
+# mean-square limit, up to the almost-sure one, which in pilots was 4 to 8 % higher. So the bound is 10 %. There is none
+# from below: nothing makes SGD look for more than a limit above η, but a loss that has risen far may come down
+# anywhere. In pilots nearly all ended between 0.8 and 1.1.
 P5h = Claim(
     id="P5h",
     statement="SGD that has left a minimum comes to rest only where its learning rate is below the new minimum's limit",
