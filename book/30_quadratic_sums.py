@@ -130,11 +130,10 @@
 #
 # ```{math}
 # :label: eq-sums-operator
-# T(X) = \mathbb{E}\,(I-\eta Q_B)\,X\,(I-\eta Q_B) = X - \eta\, L(X) + \eta^2 M(X) ,
-# \qquad
 # \begin{aligned}
-# L(X) &= \bar Q X + X\bar Q ,\\
-# M(X) &= (1-p)\,\bar QX\bar Q + \tfrac{p}{n}\textstyle\sum_i Q_iXQ_i .
+# T(X) &= \mathbb{E}\,(I-\eta Q_B)\,X\,(I-\eta Q_B) = X - \eta\, L(X) + \eta^2 M(X) ,\\
+# L(X) &= \bar Q X + X\bar Q , \qquad
+# M(X) = (1-p)\,\bar QX\bar Q + \tfrac{p}{n}\textstyle\sum_i Q_iXQ_i .
 # \end{aligned}
 # ```
 #
@@ -369,10 +368,10 @@ glue(**{"sums-kick": many.mean() * ways["basin"] ** 2 / np.log(ways["steps"])})
 
 # %% [markdown]
 # At $S=1$ the limit of the mean square is {glue:text}`sums-ms:.2f`, gradient descent's {glue:text}`sums-gd:.2f`, the
-# typical trajectory's {glue:text}`sums-as:.2f`: of the trajectories between the last two, {glue:text}`sums-held:.0f`
-# % stay where gradient descent would diverge. Noise kicks give no answer for the left map, and for the middle one
-# that nobody leaves below $2/\lambda$: for kicks of that size to reach the rim in 300 steps, $\eta$ would have to be
-# $\lambda b^2/(p\sigma^2\ln 300) \approx$ {glue:text}`sums-kick:.0f`.
+# typical trajectory's {glue:text}`sums-as:.2f`: of the trajectories between the last two,
+# {glue:text}`sums-held:.0f` % stay where gradient descent would diverge. Noise kicks say of the left map that nobody
+# leaves below $2/\lambda$, and of the middle one the same: for kicks of that size to reach the rim in 300 steps, $\eta$
+# would have to be $\lambda b^2/(p\sigma^2\ln 300) \approx$ {glue:text}`sums-kick:.0f`.
 #
 # ## How fast
 #

@@ -248,7 +248,8 @@ fates.landscapes(pd.concat(curves), ground, marks)
 alone = {k: sums.without_gradient_noise(k, seeds, batch_sizes, **grid) for k in sums.SUMS}
 amplitudes = [0.25, 1.0, 4.0]
 plain = {
-    k: sums.with_gradient_noise(k, seeds, batch_sizes, amplitudes, **grid) for k in sums.SUMS
+    k: sums.with_gradient_noise(k, seeds, batch_sizes, amplitudes, **grid)
+    for k in sums.SUMS
 }
 additive = sums.with_gradient_noise(
     ST, seeds, batch_sizes, [1.0, 4.0], hessian_noise=False, **grid
@@ -481,6 +482,7 @@ for claim, own in by_id(verdicts).items():
 # :::
 #
 # So a matrix with as many rows as there are outputs, $10\,n$ for the ten digits, replaces $n$ matrices of $P\times P$.
+# (Where that is too large as well, `theory.matrix_free_limit` finds $\eta_{\mathrm{ms}}$ from products $Q_i V$ alone.)
 # The third part says what to expect: as long as examples pull in directions of their own, small batches see
 # $\lambda_{\max}(Q_i)$ where the full batch sees an $n$-th of it.
 #
@@ -567,10 +569,10 @@ figures.side_by_side(restarted.leaving, curves, width=3.7, xlabel=units)
 # {numref}`fig-fate-network` but the full one, the mean-square limit by {glue:text}`net-ms-small:.0f` % and
 # {glue:text}`net-ms-large:.0f` %. With batches by epochs it is {glue:text}`net-as-epochs:.0f` % and
 # {glue:text}`net-ms-epochs:.0f` %: examples that take turns are somewhat more stable than independent ones.
-# Given the batches, {glue:text}`net-replayed:.0f` % of single fates are those of the linearized system. From
+# Given the batches, {glue:text}`net-replayed:.1f` % of single fates are those of the linearized system. From
 # learning rate and minimum alone, $\eta_{\mathrm{as}}$ tells {glue:text}`net-right-typical:.0f` % of them,
 # $\eta_{\mathrm{ms}}$ {glue:text}`net-right-mean_square:.0f` %, and $2/\lambda$ {glue:text}`net-right-noise_free:.0f` %.
-# ({glue:text}`net-undecided:.0f` % neither left nor came back in time, and count as not having left.)
+# ({glue:text}`net-undecided:.1f` % neither left nor came back in time, and count as not having left.)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-fate-limits", "caption": "Where half of the restarts left (points, geometric mean over seeds with 95 % interval, most of which is the difference between minima), and what local geometry predicts: typical path and mean square, the largest learning rate at which no step raises the mean square, the simple condition of non-uniformity, the mean-square limit on the line along the top eigenvector of the Hessian, and noise-free descent. What to see: neither sharpness nor the line along the top eigenvector knows what small batches do."}, "image": {"alt": "Learning rates in units of noise-free descent, rising with batch size; the points lie on the line of the typical path, just above that of the mean square.", "classes": "dark-light"}}
 points = summarize(both, "relative", by=["batch_size"])

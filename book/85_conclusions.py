@@ -77,6 +77,8 @@ for claim, verdict in pooled.items():
 Conclusions(conclusions.entries, RIVAL_CLAIMS, "the rival")
 
 # %% [markdown]
+# Rows that say what noise kicks, or one limit in place of the other, would make of the same experiment are there to fail.
+#
 # The two stories are not exclusive. The rival's threshold is about *whether a minimum can hold SGD at all*; the paper's
 # diffusion is about *where SGD goes among those that can*. At a minimum that fits every example there is no noise to
 # kick, and the rival is alone; where examples disagree both are at work, and which is faster is a matter of numbers.

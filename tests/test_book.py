@@ -200,6 +200,14 @@ def test_the_ledger_has_every_claim_under_every_protocol_and_arm(root, report):
         assert set(entry["provenance"]) >= {"commit", "versions", "device", "seconds"}
 
 
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "book").glob("*.[mp][dy]")), ids=lambda path: path.name)
+def test_no_line_of_prose_is_lost_as_a_comment(path):
+    """A line that begins with a percent sign is a comment in MyST, and does not appear."""
+    lines = path.read_text().splitlines()
+    start = "# %" if path.suffix == ".py" else "%"
+    assert [line for line in lines if line.startswith(start) and not line.startswith(start + "%")] == []
+
+
 class _Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
