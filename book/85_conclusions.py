@@ -70,8 +70,8 @@ for claim, verdict in pooled.items():
 #
 # Patel {cite}`patel2017` answers the paper's question without diffusion: a minimum whose curvatures, learning rate and
 # batch size do not fit together expels SGD, exponentially fast and whatever the size of the gradient noise; one where
-# they do fit holds it. These are the book's answers to *its* claims ({doc}`30_quadratic_sums`,
-# {doc}`31_nonconvex_sums`):
+# they do fit holds it. (Of his paper only the abstract was at hand; the wording below is ours.) These are the book's
+# answers to *its* claims ({doc}`30_quadratic_sums`, {doc}`31_nonconvex_sums`):
 
 # %% tags=["hide-input"]
 Conclusions(conclusions.entries, RIVAL_CLAIMS, "the rival")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from threefactors.inference.claim import Claim
@@ -9,6 +11,7 @@ from threefactors.inference.decisions import Equivalent, Less, SlopeIs
 from threefactors.inference.laws import mean, relative_error
 
 PATEL = "the mechanism: Patel, arXiv 1709.04718; the threshold: derived here"
+IMPLIED = "what the mechanism of Patel (arXiv 1709.04718) implies"
 DERIVED = "derived here"
 KRAMERS = "Kramers (1940), doi:10.1016/S0031-8914(40)90098-2, for the noise scale η/S of arXiv 1711.04623"
 
@@ -30,19 +33,12 @@ P4a = Claim(
     each="place",
     needs=("predicted_lost_at",),
 )
-P4b = Claim(
+P4b = replace(
+    P4a,
     id="P4b",
     statement="Where all terms share a minimum, trajectories that start near it lose it at the mean-square limit",
-    source=PATEL,
     prediction="half of them leave its neighborhood at η_ms(S) of the terms' Hessians, within 5 %, "
     "at each minimum and batch size",
-    measures=("lost_at",),
-    quantity="relative error of the predicted learning rate",
-    statistic=relative_error,
-    rule=Equivalent(0.05),
-    axes=("place",),
-    each="place",
-    needs=("predicted_lost_at",),
 )
 
 # To lose a minimum is not to leave its basin: beyond the limit there may be stable cycles inside. In a circle with the
@@ -69,7 +65,7 @@ P4c = Claim(
 P4d = Claim(
     id="P4d",
     statement="The sharper minimum is left at the lower learning rate, although it is the deeper one",
-    source="Patel, arXiv 1709.04718",
+    source=IMPLIED,
     prediction="ln(η_sharp/η_wide) of the transitions is negative at each batch size",
     measures=("order",),
     quantity="ln(η_sharp/η_wide)",
@@ -83,32 +79,20 @@ P4d = Claim(
 # of stability: only there are steps small beside the relaxation. Finite steps raise the temperature near the minimum by
 # ηλ/2, at most a half, and lower it on the barrier; the two are taken to cancel but for 15 %. The rival, 2/λ, is at
 # least twice as large in every cell.
-P4e = Claim(
+P4e = replace(
+    P4c,
     id="P4e",
     statement="Without Hessian noise and with strong gradient noise, the basin is left where kicks carry over its edge",
     source=KRAMERS,
     prediction="half of the trajectories are out where the diffusion's mean escape time is horizon/ln 2, within 15 %, "
     "at each minimum and batch size",
-    measures=("left_at",),
-    quantity="relative error of the predicted learning rate",
-    statistic=relative_error,
-    rule=Equivalent(0.15),
-    axes=("place",),
-    each="place",
-    needs=("predicted_left_at",),
 )
-P4f = Claim(
+P4f = replace(
+    P4c,
     id="P4f",
     statement="Without Hessian noise and with strong gradient noise, the basin is left where descent is unstable",
-    source="Patel, arXiv 1709.04718, as a rival to kicks",
+    source=IMPLIED,
     prediction="half of the trajectories are out at η = 2/λ, within 15 %, at each minimum and batch size",
-    measures=("left_at",),
-    quantity="relative error of the predicted learning rate",
-    statistic=relative_error,
-    rule=Equivalent(0.15),
-    axes=("place",),
-    each="place",
-    needs=("predicted_left_at",),
 )
 
 # Plain SGD, and with a quarter and four times its gradient noise. Predictions without a fitted number, over a grid on
@@ -133,7 +117,7 @@ P4g = Claim(
 P4h = Claim(
     id="P4h",
     statement="Where SGD leaves a basin does not depend on the amplitude of the gradient noise",
-    source="Patel, arXiv 1709.04718",
+    source=IMPLIED,
     prediction="ln of the transition at κ = 1 over that at κ = 1/4 is 0, within 0.1, at each batch size",
     measures=("shift",),
     quantity="ln(η at κ = 1 / η at κ = 1/4)",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from threefactors.inference.claim import Claim
 from threefactors.inference.decisions import Equivalent, Greater, Less
 from threefactors.inference.laws import SlopeOn, mean, relative_error
@@ -31,18 +33,12 @@ P5a = Claim(
 
 # Below the almost-sure limit by Jensen's inequality; how far below, nothing promises. A factor of 2 or √S in the
 # variance of a batch, or S − 1 for S, moves this limit by more than a fifth somewhere on S = 1 … 4.
-P5b = Claim(
+P5b = replace(
+    P5a,
     id="P5b",
     statement="The mean-square limit, from the Gram matrix of output gradients alone, tells where a minimum is left",
-    source=PATEL + "for a network derived here",
     prediction="the learning rate at which half of the restarts leave, to 20 % at every batch size",
-    measures=("transition",),
-    quantity=LEFT,
-    statistic=relative_error,
     rule=Equivalent(0.2),
-    axes=("batch_size",),
-    each="batch_size",
-    needs=("predicted_transition",),
 )
 
 # The inequality itself, so no margin.
@@ -61,18 +57,12 @@ P5c = Claim(
 )
 
 # The rival of P5a, with the same margin. Expected: refuted.
-P5d = Claim(
+P5d = replace(
+    P5a,
     id="P5d",
     statement="Without gradient noise at the minimum, SGD leaves it where noise-free descent does, at every batch size",
     source="escape by noise kicks, the mechanism of arXiv 1711.04623, at a minimum with C = 0",
     prediction="the learning rate at which half of the restarts leave is 2/λ_max, to 10 % at every batch size",
-    measures=("transition",),
-    quantity=LEFT,
-    statistic=relative_error,
-    rule=Equivalent(0.1),
-    axes=("batch_size",),
-    each="batch_size",
-    needs=("predicted_transition",),
 )
 
 # Where both stories agree: it tells that network and measurement of λ_max are in order.

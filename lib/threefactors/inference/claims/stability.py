@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from threefactors.inference.claim import Claim
 from threefactors.inference.decisions import Equivalent, Greater, SlopeIs
 from threefactors.inference.laws import SlopeOn, mean, relative_error
 
-PATEL = "Patel, arXiv 1709.04718"
-DERIVED = f"the mechanism: {PATEL}; the exact law: derived here"
+PATEL = "what the mechanism of Patel (arXiv 1709.04718) implies"
+DERIVED = "the mechanism: Patel, arXiv 1709.04718; the exact law: derived here"
 KICKS = "noise kicks: no gradient noise, no escape (arXiv 1711.04623 read for a minimum where all gradients vanish)"
 
 # --- P1: one dimension ---------------------------------------------------------------------------
@@ -30,18 +32,12 @@ P1a = Claim(
 )
 
 # The same demand on the typical trajectory. The limits of the mean square are 10 to 80 % lower at S = 1.
-P1b = Claim(
+P1b = replace(
+    P1a,
     id="P1b",
     statement="In one dimension the typical trajectory ceases to shrink where E ln|1 − ηq̄| = 0",
     source="derived here; random products: Furstenberg & Kesten (1960), doi:10.1214/aoms/1177705909",
     prediction="measured change of sign of E ln|1 − ηq̄| at the predicted η: to 2 %, for each problem and batch size",
-    measures=("limit",),
-    quantity="relative error of the predicted {measure}",
-    statistic=relative_error,
-    rule=Equivalent(0.02),
-    axes=("cell",),
-    each="cell",
-    needs=("predicted_limit",),
 )
 
 # From a quarter to twice the limit, where no rate is near 0. 5 %: the rate is a
@@ -139,18 +135,10 @@ P1h = Claim(
 
 # As P1a. Where terms do not commute, one step's limit is 6 to 14 % too low at S = 1 and the best line's 13 % or more
 # too high.
-P2a = Claim(
+P2a = replace(
+    P1a,
     id="P2a",
     statement="In many dimensions the mean square ceases to shrink at η = 1/μ_max of M(X) = μ L(X)",
-    source=DERIVED,
-    prediction="measured change of sign of ln ρ at the predicted η: to 2 %, for each problem and batch size",
-    measures=("limit",),
-    quantity="relative error of the predicted {measure}",
-    statistic=relative_error,
-    rule=Equivalent(0.02),
-    axes=("cell",),
-    each="cell",
-    needs=("predicted_limit",),
 )
 
 # Bounds may be attained, so that a measured limit may lie beyond them by its own error: the same 2 %.
@@ -168,18 +156,11 @@ P2b = Claim(
 )
 
 # As P1h.
-P2c = Claim(
+P2c = replace(
+    P1h,
     id="P2c",
     statement="In many dimensions the stationary covariance is the fixed point of the second-moment operator",
-    source=DERIVED,
     prediction="E|e|²: to 3 %, for each problem and batch size",
-    measures=("variance",),
-    quantity="relative error of the predicted {measure}",
-    statistic=relative_error,
-    rule=Equivalent(0.03),
-    axes=("cell",),
-    each="cell",
-    needs=("predicted_variance",),
 )
 
 # --- P3: small batches and large ones ------------------------------------------------------------
@@ -198,32 +179,21 @@ P3a = Claim(
     axes=("problem", "batch_size"),
     each="problem",
 )
-P3b = Claim(
+P3b = replace(
+    P3a,
     id="P3b",
     statement="For large batches the limit does not depend on the batch size",
-    source=PATEL,
     prediction="slope 0 of ln η on ln S: within 0.05, for each problem",
-    measures=("limit",),
-    quantity="slope of log {measure} on log S",
-    statistic=SlopeOn("batch_size"),
     rule=SlopeIs(0.0, 0.05),
-    axes=("problem", "batch_size"),
-    each="problem",
 )
 
 # At the batch sizes used the exact limits are within 0.9 % of 2/λ_1.
-P3c = Claim(
+P3c = replace(
+    P1d,
     id="P3c",
     statement="For large batches the limit is that of gradient descent, 2/λ_1",
     source=PATEL,
     prediction="measured limit over 2/λ_1: to 2 %, for each problem and batch size",
-    measures=("limit",),
-    quantity="relative error of 2/λ_1 as the {measure}",
-    statistic=relative_error,
-    rule=Equivalent(0.02),
-    axes=("cell",),
-    each="cell",
-    needs=("predicted_limit",),
 )
 
 # Two problems that differ in their least curvature alone. 5 % is for the error of a quotient of two measurements; by
