@@ -58,6 +58,7 @@ def test_the_rival_has_a_table_of_its_own():
         assert html.count("<tr>") == len(RIVAL_CLAIMS) + 1
         assert html.count("Fails wherever it was tested.") == 1
         assert "Holds" not in html  # nothing of the paper's
+        assert "P4: Fails wherever it was tested." in str(kind(ledger, RIVAL_CLAIMS, "the rival"))
         assert "What the rival claims" in html
         assert "the paper" not in html
 

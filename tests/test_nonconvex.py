@@ -141,6 +141,11 @@ def test_kicks_solve_for_the_mean_escape_time():
     # the boundary depends on S and κ through κ²/S alone; an instability ahead brings it nearer, but not past itself
     assert sums.kick_threshold(landscape, 1, 4 * S, 2 * kappa, steps) == pytest.approx(lr, rel=1e-3)
     assert sums.kick_threshold(landscape, 1, S, kappa, steps, 0.02) < min(lr, 0.02)
+    # where it is, the diffusion with the variance that the instability makes of κ²C has its own boundary
+    limit = 1.5 * lr
+    nearer = sums.kick_threshold(landscape, 1, S, kappa, steps, limit)
+    amplified = kappa / np.sqrt(1 - nearer / limit)
+    assert sums.kick_threshold(landscape, 1, S, amplified, steps) == pytest.approx(nearer, rel=1e-3)
     assert sums.kick_threshold(landscape, 1, 10**6, 0.01, steps) == np.inf
 
 

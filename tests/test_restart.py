@@ -202,6 +202,18 @@ def test_after_an_escape_the_network_rests_at_another_minimum(minima):
         experiment.aftermath(minima, rates, 5, steps=40, looks=1, draws="fresh")
 
 
+def test_rest_is_measured_against_the_minimum_that_is_found(minima):
+    """With the full batch the mean-square limit is 2/λ, so that both units are one."""
+    edge = 2 / minima.sharpness
+    begun = pd.DataFrame({"seed": minima.seeds, "batch_size": 5, "transition": 0.75 * edge, "mean_square": edge})
+    found = inference.resting(minima, begun, [2.0], steps={5: 4000}, draws="fresh")
+    np.testing.assert_allclose(found.lr, 1.5 * edge)
+    np.testing.assert_allclose(found[["before", "sharp_before"]], 1.5)
+    np.testing.assert_allclose(found.after, found.sharp_after)
+    assert (found.after < 1.01).all()
+    assert (found.moved > 0).all()
+
+
 @pytest.mark.parametrize(
     ("path", "left_back"),
     [([-18, -12, -8, -30], (True, False)), ([-18, -28, -8], (False, True)), ([-18, -17], (False, False)),
