@@ -160,7 +160,8 @@ assert abs(sharpness_by_hand - top.values[0, 0]) < 1e-3 * sharpness_by_hand
 #
 # Small networks are slow one by one: their arithmetic takes less time than asking for it. Below, the time for one step
 # of one network: by the fifteen lines above, and by the library with 1 to 64 networks at once. (Timings are of this
-# build, on the machine that made it. `make bench` compares with other ways of doing the same.)
+# build, with a thread count of {glue:text}`scratch-threads:.0f` and perhaps another chapter running beside this one, on
+# the machine that made it. `make bench` measures quietly, and compares with other ways of doing the same.)
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scratch-timing", "caption": "Time for one step of one network (batch size 32) against the number of networks trained at once, median of five repetitions. What to see: how far the fifteen plain lines are above the stack, and what is gained by training many at once instead of one."}, "image": {"alt": "Microseconds per network and step against the number of networks, for the plain loop and for the stack.", "classes": "dark-light"}}
 import time
@@ -191,7 +192,7 @@ timing = pd.DataFrame(rows, columns=["variant", "models", "microseconds"])
 figures.alone(figures.timings(timing))
 
 # %% tags=["remove-cell"]
-glue(**{"scratch-plain": plain, "scratch-stack": rows[-1][2], "scratch-gain": plain / rows[-1][2]})
+glue(**{"scratch-threads": torch.get_num_threads(), "scratch-plain": plain, "scratch-stack": rows[-1][2], "scratch-gain": plain / rows[-1][2]})
 
 # %% [markdown]
 # The plain loop takes {glue:text}`scratch-plain:.0f` µs for a step, a network in a stack of 64
