@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from threefactors.inference.crossings import first_reach
 from threefactors.inference.estimates import Floats, Interval, bootstrap_interval, seed_counts
 from threefactors.inference.slopes import Unmeasurable
 from threefactors.inference.summaries import summarize
@@ -52,14 +53,7 @@ def crossing(x: Floats, loss: Floats, levels: Floats) -> Floats:
 
     x (T,) ascending, loss (T,) > 0, levels (K,). A curve that starts below a level never comes down to it.
     """
-    log, out = np.log(loss), np.full(len(levels), np.nan)
-    for k, level in enumerate(np.log(levels)):
-        below = log <= level
-        j = int(below.argmax())
-        if below.any() and j > 0:
-            share = (log[j - 1] - level) / (log[j - 1] - log[j])
-            out[k] = x[j - 1] + share * (x[j] - x[j - 1])
-    return out
+    return np.array([first_reach(x, -np.log(loss), -level) for level in np.log(levels)])
 
 
 def read(curve: pd.DataFrame, protocol: str, at: Sequence[float] | Floats, measures: Sequence[str]) -> pd.DataFrame:

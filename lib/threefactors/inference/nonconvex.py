@@ -16,10 +16,12 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from threefactors.inference.crossings import first_reach
 from threefactors.simulation.growth import growth_rates
 from threefactors.simulation.nonconvex import Circles, Fates, Landscape, StyblinskiTang, circles, fates, styblinski_tang
 from threefactors.simulation.quadratic_sums import quadratic_sum
 from threefactors.theory.escape import kramers_rate, mean_escape_time
+from threefactors.theory.quadratic import stability_limit
 from threefactors.theory.second_moment import second_moment_limit
 
 Array = NDArray[np.float64]
@@ -33,7 +35,7 @@ CLOSER = 1e4  # times as far, the second start for a rate of growth
 
 def deterministic_limit(landscape: Landscape, minimum: int) -> float:
     """2/λ_max, where the descent without noise becomes unstable."""
-    return float(2 / np.linalg.eigvalsh(landscape.curvatures(minimum).mean(0))[-1])
+    return float(stability_limit(np.linalg.eigvalsh(landscape.curvatures(minimum).mean(0))[-1]))
 
 
 def mean_square_threshold(landscape: Landscape, minimum: int, batch_size: int, *, hessian_noise: bool = True) -> float:
@@ -69,12 +71,7 @@ def lyapunov(landscape: Landscape, minimum: int, lrs: Array, batch_size: int, se
 
 def crossing(x: Array, y: Array, level: float) -> float:
     """Where y first reaches the level, on straight lines over ln x; NaN where it starts above or never does."""
-    above = np.flatnonzero(y >= level)
-    if len(above) == 0 or above[0] == 0:
-        return float("nan")
-    k = above[0]
-    part = (level - y[k - 1]) / (y[k] - y[k - 1])
-    return float(np.exp(np.log(x[k - 1]) * (1 - part) + np.log(x[k]) * part))
+    return float(np.exp(first_reach(np.log(x), y, level)))
 
 
 @cache

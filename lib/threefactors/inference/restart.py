@@ -28,7 +28,8 @@ def limits(minima: Minima, batch_sizes: Sequence[int], *, steps: int, draws: str
     noise_free    2/λ_max: where descent without batches leaves, and with noise kicks that vanish at the minimum, too
     mean_square   where the second moment ceases to shrink, exactly, from the Gram matrix
     typical       where a typical path of the linearized system does: simulated, with so many steps
-    one_step      below which no step raises the mean square (Wu, Ma & E); sharp, uniform: their two simple conditions
+    one_step      below which no step raises the mean square (Wu, Ma & E); their two simple conditions are noise_free
+                  and uniform
     along_top     the mean-square limit of SGD that is kept on the line along the top eigenvector of the Hessian
 
     draws: ``independent``, or ``fresh`` batches without replacement. Errors: as ``second_moment_limit``.
@@ -41,11 +42,11 @@ def limits(minima: Minima, batch_sizes: Sequence[int], *, steps: int, draws: str
         span = SPAN[0] * np.array(mean_square), SPAN[1] * 2 / minima.sharpness
         typical = typical_limits(minima, S, *span, steps=max(steps // S, 1000), draws=draws)
         for i, seed in enumerate(minima.seeds):
-            sharp, uniform = simple_limits(factors[i], S, replacement=replacement)
+            noise_free, uniform = simple_limits(factors[i], S, replacement=replacement)
             rows.append({
-                "seed": seed, "batch_size": S, "sharpness": minima.sharpness[i], "noise_free": 2 / minima.sharpness[i],
+                "seed": seed, "batch_size": S, "sharpness": minima.sharpness[i], "noise_free": noise_free,
                 "mean_square": mean_square[i], "typical": typical[i],
-                "one_step": one_step_limit(factors[i], S, replacement=replacement), "sharp": sharp, "uniform": uniform,
+                "one_step": one_step_limit(factors[i], S, replacement=replacement), "uniform": uniform,
                 "along_top": line_limit(factors[i], top, S, replacement=replacement),
             })  # fmt: skip
     return pd.DataFrame(rows)
@@ -87,7 +88,7 @@ def transitions(fates: pd.DataFrame) -> pd.DataFrame:
         row = {"seed": seed, "batch_size": S, "transition": at, "replayed": (cell.left == cell.replay_left).mean()}
         row |= {f"right_{name}": (cell.left == (cell.lr > cell[name])).mean() for name in LIMITS}
         row |= {"undecided": 1 - (cell.left | cell.back).mean()}
-        rows.append(row | cell[["sharpness", *LIMITS, "one_step", "sharp", "uniform", "along_top"]].iloc[0].to_dict())
+        rows.append(row | cell[["sharpness", *LIMITS, "one_step", "uniform", "along_top"]].iloc[0].to_dict())
     return pd.DataFrame(rows)
 
 

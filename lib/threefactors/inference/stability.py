@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from threefactors.inference.crossings import first_reach
 from threefactors.simulation.ensemble import simulate
 from threefactors.simulation.growth import growth_rates
 from threefactors.simulation.quadratic_problems import flatter, standard_kicks
@@ -24,6 +25,7 @@ from threefactors.theory.linear_stability import (
     mean_square_factor,
     mean_square_limit,
 )
+from threefactors.theory.quadratic import stability_limit
 from threefactors.theory.second_moment import second_moment_limit
 from threefactors.theory.stability_bounds import explicit_bounds, line_limit, one_step_limit
 
@@ -135,7 +137,7 @@ def flatness(least: Sequence[float], batch_sizes: Sequence[int], seeds: Sequence
 def gradient_descent_limit(curvatures: Array) -> float:
     """2/λ_1 of the mean: what the limit would be without any noise."""
     mean = curvatures.mean(axis=0)
-    return 2 / float(mean if mean.ndim == 0 else np.linalg.eigvalsh(mean)[-1])
+    return float(stability_limit(mean if mean.ndim == 0 else np.linalg.eigvalsh(mean)[-1]))
 
 
 def _predictions(Q: Array, S: int, replacement: bool, power: float) -> dict[str, float]:
@@ -251,9 +253,7 @@ def half_left(
     for seed in seeds:
         for amplitude in amplitudes:
             table = fates(curvatures, rates, [batch_size], seed=seed, amplitude=amplitude, **run)
-            share, limit = table.share.to_numpy(), np.nan
-            if i := int(np.argmax(share >= 0.5)):
-                limit = rates[i - 1] * np.exp(0.04 * (0.5 - share[i - 1]) / (share[i] - share[i - 1]))
+            limit = np.exp(first_reach(np.log(rates), table.share.to_numpy(), 0.5))
             rows.append({"amplitude": float(amplitude), "seed": seed, "limit": limit})
     table = pd.DataFrame(rows)
     still = table[table.amplitude == 0].set_index("seed").limit

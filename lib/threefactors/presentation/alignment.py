@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
+from threefactors.presentation.axes import bars
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
 _MARKERS = "os^Dv"
@@ -33,8 +34,9 @@ def along_training(
     if level is not None:
         ax.axhline(level, color=GRAY, ls=":", lw=1.2, label="chance")
     for (label, curve), color, marker in zip(curves.groupby("label", sort=False), COLORS, _MARKERS, strict=False):
-        bars = [(curve["value"] - curve["low"]).clip(lower=0), (curve["high"] - curve["value"]).clip(lower=0)]
-        ax.errorbar(curve["stage"], curve["value"], yerr=bars, fmt=marker + "-", ms=4, lw=1.2, color=color, label=label)
+        ax.errorbar(
+            curve["stage"], curve["value"], yerr=bars(curve), fmt=marker + "-", ms=4, lw=1.2, color=color, label=label
+        )
     if law is not None:
         ax.plot(law["stage"], law["y"], color=GRAY, ls="--", lw=1.4, zorder=5, label="predicted from the outputs")
     _clock_axis(ax, np.unique(curves["stage"]))

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from threefactors.presentation.axes import bars, plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
 STYLES = (("o", "-"), ("s", "--"), ("^", ":"))
@@ -51,11 +51,11 @@ def falls(
             lost = curve["diverged"] > 0
             ax.plot(curve[x][lost], y[lost], "x", ms=6, color=colors[size])
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
-    _plain_numbers(ax.xaxis)
+    _few_numbers(ax.xaxis)
     if limit is not None:
         ax.axhline(limit, color=GRAY, lw=1.2, ls="--")
         ax.set(yscale="log", ylim=(cells["value"].min() / 2, cells["value"].max() * 2))
-        _plain_numbers(ax.yaxis)
+        _few_numbers(ax.yaxis)
     if breaks is not None:
         _tell_breaks(ax, breaks, colors)
     if "diverged" in cells:
@@ -80,11 +80,9 @@ def collapse(cells: pd.DataFrame, views: Sequence[tuple[str, str]]) -> Figure:
     return figure
 
 
-def _plain_numbers(axis: Axis) -> None:
+def _few_numbers(axis: Axis) -> None:
     low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0) if high / low < 1000 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
+    plain_numbers(axis, (1.0, 3.0) if high / low < 1000 else (1.0,))
 
 
 def _tell_breaks(ax: Axes, breaks: pd.DataFrame, colors: Mapping[int, object]) -> None:
@@ -136,11 +134,10 @@ def predicted_breaks(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(most, most, color=GRAY, ls="--", lw=1.2)
     ax.fill_between(most, [v / 2 for v in most], [v * 2 for v in most], color=GRAY, alpha=0.15, lw=0)
     for (name, some), color in zip(points.groupby("condition", sort=False), COLORS, strict=False):
-        bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
-        ax.errorbar(some["predicted"], some["value"], yerr=bars, fmt="o", ms=5, lw=1.2, color=color, label=name)
+        ax.errorbar(some["predicted"], some["value"], yerr=bars(some), fmt="o", ms=5, lw=1.2, color=color, label=name)
     ax.set(xscale="log", yscale="log", xlabel="predicted breaking $\\beta$", ylabel="measured breaking $\\beta$")
     ax.set_ylim(points["low"].min() / 1.8, points["high"].max() * 1.8)
-    _plain_numbers(ax.xaxis)
-    _plain_numbers(ax.yaxis)
+    _few_numbers(ax.xaxis)
+    _few_numbers(ax.yaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=1.2)
     return ax

@@ -5,9 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from threefactors.presentation.axes import bars, plain_numbers, ticks_at
 from threefactors.presentation.figures import GRAY, shades
 
 
@@ -42,28 +41,14 @@ def points_on_law(
         ax.plot(line[x], line["y"], lw=1.3, **style)
     for name in groups:
         some = points[points[by] == name] if by else points
-        bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
         label = None if name is None else str(name)
-        ax.errorbar(some[x], some["value"], yerr=bars, fmt="o", ms=4, lw=1.2, color=colors[name], label=label)
+        ax.errorbar(some[x], some["value"], yerr=bars(some), fmt="o", ms=4, lw=1.2, color=colors[name], label=label)
     ax.set(xscale=scales[0], yscale=scales[1], xlabel=xlabel, ylabel=ylabel)
     if ax.get_legend_handles_labels()[1]:
         ax.legend(handlelength=1.3)
     if ticks == "points":
-        _tick_at(ax.xaxis, points[x])
+        ticks_at(ax.xaxis, points[x])
     elif ticks:
-        _tick_within_decades(ax.xaxis)
-        _tick_within_decades(ax.yaxis)
+        plain_numbers(ax.xaxis)
+        plain_numbers(ax.yaxis)
     return ax
-
-
-def _tick_at(axis: Axis, values: pd.Series) -> None:
-    settings = sorted(values.unique())
-    axis.set_ticks(settings, [f"{value:g}" for value in settings])
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _tick_within_decades(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

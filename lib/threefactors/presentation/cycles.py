@@ -6,8 +6,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY, LABELS
 
 SCHEDULES = ("square η", "square S", "triangle η", "triangle S")
@@ -65,9 +65,7 @@ def ratios(table: pd.DataFrame, *, measure: str = "sharpness", ax: Axes | None =
     ax.axvline(1, color=GRAY, lw=0.9)
     ax.set_yticks(range(len(names)), names)
     ax.set(xscale="log", xlabel=f"{LABELS.get(measure, measure)}, cycle / constant", ylim=(len(names) - 0.5, -0.5))
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())
+    plain_numbers(ax.xaxis, (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
     ax.grid(axis="y", visible=False)
     lost = int(table["lost"].sum())
     ax.text(0.99, 0.99, f"{lost} runs lost", transform=ax.transAxes, ha="right", va="top", fontsize=7.5)
@@ -109,8 +107,6 @@ def on_the_curve(
         ax.axhline(control, color=GRAY, ls="--", lw=1.3, label="no noise")
     ax.set(xscale="log", yscale="log", xlabel="$\\eta/S$, relative to the highest", ylabel=LABELS.get(measure, measure))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axis.set_minor_formatter(NullFormatter())
+        plain_numbers(axis)
     ax.legend()
     return ax

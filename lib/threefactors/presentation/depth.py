@@ -8,10 +8,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from threefactors.presentation.axes import bars, plain_numbers, ticks_at
 from threefactors.presentation.figures import GRAY, LABELS, shades
 
 
@@ -52,7 +51,7 @@ def along_the_clock(
         ax.axhline(limit, color=colors[label], lw=1.1, ls="--")
     ax.set(yscale=scale, xlabel=xlabel, ylabel=LABELS["sharpness"])
     if scale == "log":
-        _plain_numbers(ax.yaxis)
+        plain_numbers(ax.yaxis)
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4, handlelength=1.1, columnspacing=1.0)
     return ax
 
@@ -71,23 +70,20 @@ def steps_across(
     rates = sorted(points["lr"].unique())
     for lr, color in zip(rates, shades(len(rates)), strict=True):
         some = points[points["lr"] == lr].sort_values("batch_size")
-        bars = [(some[a] - some[b]).fillna(0).clip(lower=0) for a, b in (("value", "low"), ("high", "value"))]
         ax.errorbar(
-            some["batch_size"], some["value"], yerr=bars, fmt="o-", ms=4, lw=1.2, color=color, label=f"$\\eta={lr:g}$"
+            some["batch_size"],
+            some["value"],
+            yerr=bars(some),
+            fmt="o-",
+            ms=4,
+            lw=1.2,
+            color=color,
+            label=f"$\\eta={lr:g}$",
         )
-    sizes = sorted(points["batch_size"].unique())
     ax.set(xscale="log", yscale="log", xlabel="batch size  $S$", ylabel=ylabel)
-    ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    ax.xaxis.set_minor_locator(NullLocator())
-    _plain_numbers(ax.yaxis)
+    ticks_at(ax.xaxis, points["batch_size"])
+    plain_numbers(ax.yaxis)
     lost, total = int(points["lost"].sum()), int((points["lost"] + points["n"]).sum())
     ax.text(0.99, 0.01, f"{lost} of {total} runs lost", transform=ax.transAxes, ha="right", va="bottom", fontsize=7.5)
     ax.legend(handlelength=1.2)
     return ax
-
-
-def _plain_numbers(axis: Axis) -> None:
-    """1, 2, 5, 10, 20 … on a logarithmic axis of a decade or two."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

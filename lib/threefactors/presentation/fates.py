@@ -12,8 +12,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY
 
 LEFT = "#b79bdc"  # who left; who stays is the background, in light and in dark
@@ -92,9 +92,7 @@ def fate_maps(
                 ax.set_title(arm)
             if ax in axes[:, 0]:
                 ax.set_ylabel(f"{minimum} minimum\nbatch size  $S$")
-            ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
-            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.xaxis.set_minor_formatter(NullFormatter())
+            plain_numbers(ax.xaxis, (1.0, 3.0))
     drawn = dict.fromkeys(law for table in laws.values() for law in table["law"])
     handles: list[Patch | Line2D] = [Patch(color=LEFT, alpha=0.85, label="left the basin")]
     handles += [Line2D([], [], color=STYLES[law][0], ls=STYLES[law][1], lw=2.2, label=law) for law in drawn]

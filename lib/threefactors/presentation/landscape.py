@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from threefactors.presentation.axes import bars
 from threefactors.presentation.figures import COLORS, GRAY
 
 ROWS = {"train_loss": "training loss", "validation_accuracy": "validation accuracy (%)"}
@@ -84,9 +85,8 @@ def contrasts(
         some = points[points["label"] == label]
         shift = 0.5 * ((k + 0.5) / len(labels) - 0.5)
         y = np.array([rows.index(row) for row in some["row"]]) + shift
-        bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
         ax.errorbar(
-            some["value"], y, xerr=bars, fmt=MARKERS[k % len(MARKERS)], ms=4.5, lw=1.3,
+            some["value"], y, xerr=bars(some), fmt=MARKERS[k % len(MARKERS)], ms=4.5, lw=1.3,
             color=colors.get(label, GRAY), label=label,
         )  # fmt: skip
     ax.axvline(0, color=GRAY, lw=0.9)

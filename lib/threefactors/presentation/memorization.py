@@ -5,8 +5,8 @@ from __future__ import annotations
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
 MEMORIZED = "wrong labels memorized (%)"
@@ -33,9 +33,7 @@ def against_memorized(
         _band(ax, curves[curves["ratio"] == ratio], color, unit, label=f"$\\eta/S$ = {ratio:.1e}")
     ax.set(xlabel=MEMORIZED, ylabel=ylabel, yscale="linear" if percent else "log")
     if not percent:  # a decade or two, in plain numbers
-        ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        plain_numbers(ax.yaxis)
     ax.legend(handlelength=1.3)
     return ax
 

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from threefactors.presentation.axes import bars, plain_numbers, ticks_at
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
 LAWS = {
@@ -30,7 +30,7 @@ def leaving(shares: pd.DataFrame, *, xlabel: str = "", ax: Axes | None = None) -
         ax.plot(some["x"], some["left"], color=color, lw=1.6, label=f"$S={size}$")
     ax.axvline(1, color=GRAY, lw=0.9, ls="--")
     ax.set(xscale="log", xlabel=xlabel, ylabel="share that left the minimum", ylim=(-0.03, 1.03))
-    _plain(ax)
+    plain_numbers(ax.xaxis)
     ax.legend()
     return ax
 
@@ -44,15 +44,12 @@ def transitions_between_limits(points: pd.DataFrame, laws: pd.DataFrame, *, ax: 
     for law, (label, color, style) in LAWS.items():
         line = laws[laws["law"] == law].sort_values("batch_size")
         ax.plot(line["batch_size"], line["y"], color=color, ls=style, lw=1.5, label=label)
-    bars = [(points["value"] - points["low"]).clip(lower=0), (points["high"] - points["value"]).clip(lower=0)]
-    ax.errorbar(points["batch_size"], points["value"], yerr=bars, fmt="o", color=GRAY, ms=5, lw=1.4, label="measured")
+    ax.errorbar(
+        points["batch_size"], points["value"], yerr=bars(points), fmt="o", color=GRAY, ms=5, lw=1.4, label="measured"
+    )
     ax.set(xscale="log", yscale="log", xlabel="batch size  $S$", ylabel="$\\eta$, in units of  $2/\\lambda_{\\max}$")
-    sizes = sorted(points["batch_size"].unique())
-    ax.set_xticks(sizes, [f"{size:g}" for size in sizes])
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    ticks_at(ax.xaxis, points["batch_size"])
+    plain_numbers(ax.yaxis)
     ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=1.6)
     return ax
 
@@ -74,7 +71,7 @@ def coming_to_rest(table: pd.DataFrame) -> Figure:
         ax.axvline(1, color=GRAY, lw=1, ls="--")
         ax.set(xscale="log", xlabel=f"$\\eta$, in units of {unit}")
         ax.grid(axis="y", visible=False)
-        _plain(ax)
+        plain_numbers(ax.xaxis)
     axes[0].set_yticks(range(len(groups)), [f"$S={size}$, × {multiple:g}" for (size, multiple), _ in groups])
     axes[0].set_ylim(len(groups) - 0.5, -0.5)
     for name, fill in (("minimum left", "none"), ("minimum found", GRAY)):
@@ -82,9 +79,3 @@ def coming_to_rest(table: pd.DataFrame) -> Figure:
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
     plt.close(figure)
     return figure
-
-
-def _plain(ax: Axes) -> None:
-    ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.xaxis.set_minor_formatter(NullFormatter())

@@ -8,11 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from threefactors.presentation.axes import bars, plain_numbers, ticks_at
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
 # from what stays to what leaves; the middle is as dark as a line on it needs
@@ -40,8 +39,8 @@ def maps(panels: Mapping[str, pd.DataFrame], boundaries: pd.DataFrame) -> Figure
         ax.set(xscale="log", yscale="log", xlabel="learning rate  $\\eta$", title=title)
         ax.set(xlim=(edges[0][0], edges[0][-1]), ylim=(edges[1][0], edges[1][-1]))
         ax.grid(False)
-        _plain(ax.xaxis)
-        _only(ax.yaxis, grid.index)
+        plain_numbers(ax.xaxis)
+        ticks_at(ax.yaxis, grid.index)
         figure.colorbar(mesh, ax=ax, orientation="horizontal", shrink=0.85, aspect=25)
     axes[0].set_ylabel("batch size  $S$")
     kinds = list(dict.fromkeys(boundaries["kind"]))
@@ -67,14 +66,13 @@ def limits_between_bounds(points: pd.DataFrame, law: pd.DataFrame, *, ax: Axes |
             line["batch_size"], line["converges_below"], line["diverges_above"], color=color, alpha=0.15, lw=0
         )
         ax.plot(line["batch_size"], line["predicted_limit"], color=color, lw=1.3)
-        bars = [(some["value"] - some["low"]).clip(lower=0), (some["high"] - some["value"]).clip(lower=0)]
-        ax.errorbar(some["batch_size"], some["value"], yerr=bars, fmt="o", ms=4, lw=1.2, color=color, label=name)
+        ax.errorbar(some["batch_size"], some["value"], yerr=bars(some), fmt="o", ms=4, lw=1.2, color=color, label=name)
     plain = law.drop_duplicates("batch_size").sort_values("batch_size")
     label = "gradient descent, $2/\\lambda_1$"
     ax.plot(plain["batch_size"], plain["without_noise"], color=GRAY, ls=":", lw=1.4, label=label)
     ax.set(xscale="log", yscale="log", xlabel="batch size  $S$", ylabel="limit of the learning rate  $\\eta$")
-    _only(ax.xaxis, points["batch_size"])
-    _plain(ax.yaxis)
+    ticks_at(ax.xaxis, points["batch_size"])
+    plain_numbers(ax.yaxis)
     ax.legend()
     return ax
 
@@ -83,7 +81,7 @@ def zero_line(ax: Axes, *, low: float) -> Axes:
     """A line at growth 0, what is below ``low`` cut off, and plain numbers on the learning rate's axis."""
     ax.axhline(0, color=GRAY, lw=0.8)
     ax.set_ylim(bottom=low)
-    _plain(ax.xaxis)
+    plain_numbers(ax.xaxis)
     return ax
 
 
@@ -102,7 +100,7 @@ def survival(curves: pd.DataFrame, *, anchor: float = 0.005, ax: Axes | None = N
         ax.plot(meet * (ends / anchor) ** (-1 / curve["predicted_exponent"].iloc[0]), ends, color=color, ls="--", lw=1)
     ax.set(xscale="log", yscale="log", ylabel="share beyond  $P(|e| > u)$")
     ax.set_xlabel("size  $u$, in units of what one in ten exceeds")
-    _plain(ax.xaxis)
+    plain_numbers(ax.xaxis)
     ax.legend(handlelength=1.3)
     return ax
 
@@ -112,15 +110,3 @@ def _edges(centers: np.ndarray) -> np.ndarray:
     logs = np.log(centers)
     half = np.diff(logs) / 2
     return np.exp(np.concatenate([[logs[0] - half[0]], logs[:-1] + half, [logs[-1] + half[-1]]]))
-
-
-def _plain(axis: Axis) -> None:
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _only(axis: Axis, values: pd.Series | pd.Index) -> None:
-    axis.set_major_locator(FixedLocator(sorted(set(values))))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_locator(NullLocator())

@@ -26,11 +26,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse.linalg import LinearOperator, cg
 
 from threefactors._rng import numpy_generator
 from threefactors.theory.noise import variance_factor
 from threefactors.theory.quadratic import check_step
-from threefactors.theory.terms import Factors, Linear, terms_of
+from threefactors.theory.terms import Factors, terms_of
 
 Array = NDArray[np.float64]
 
@@ -96,8 +97,13 @@ def second_moment_covariance(
     step = terms.operator(diagonal, scale)
     root = 1 / np.sqrt(np.add.outer(terms.values, terms.values))
     # with Σ = L^−½ Y: (1 − η L^−½ M L^−½) Y = η p L^−½ C
-    Y = _conjugate_gradients(lambda Y: Y - lr * step(Y), lr * p * root * (inside.T @ inside / terms.count))
-    sigma: Array = terms.basis @ (root * Y) @ terms.basis.T
+    d = len(terms.values)
+    left = LinearOperator((d * d, d * d), matvec=lambda y: y - lr * step(y.reshape(d, d)).ravel(), dtype=float)
+    right = lr * p * root * (inside.T @ inside / terms.count)
+    y, unsolved = cg(left, right.ravel(), rtol=1e-12, maxiter=10 * right.size)
+    if unsolved:
+        raise ValueError(f"lr={lr} is too close to the limit {limit:.6g} for a covariance of 12 digits; use less")
+    sigma: Array = terms.basis @ (root * y.reshape(d, d)) @ terms.basis.T
     return sigma
 
 
@@ -281,20 +287,3 @@ def _directions(images: Array, known: Array) -> Array:
     left = left[:, sizes > 1e-12 * np.linalg.norm(images)]
     left -= known @ (known.T @ left)  # once more: of a small rest, rounding has left some part along them
     return np.linalg.qr(left)[0]
-
-
-def _conjugate_gradients(operator: Linear, right: Array, tolerance: float = 1e-12) -> Array:
-    """The Y with operator(Y) = right, for a positive definite operator on matrices."""
-    Y, residual = np.zeros_like(right), right.copy()
-    direction, norm = residual.copy(), float((residual**2).sum())
-    goal = tolerance**2 * norm
-    for _ in range(10 * right.size):
-        if norm <= goal:
-            return Y
-        image = operator(direction)
-        step = norm / float((direction * image).sum())
-        Y += step * direction
-        residual -= step * image
-        norm, before = float((residual**2).sum()), norm
-        direction = residual + norm / before * direction
-    raise ValueError("no stationary covariance to 12 digits: the learning rate is too close to its limit; use less")
