@@ -243,7 +243,7 @@ def test_what_cannot_be_restarted_is_refused(minima, monkeypatch, tmp_path):
 
 def test_transition_by_spearman_and_kaerber():
     def cell(left, seed=0):
-        limits = dict.fromkeys([*inference.LIMITS, "sharpness", "one_step", "sharp", "uniform", "along_top"], 3.0)
+        limits = dict.fromkeys([*inference.LIMITS, "sharpness", "one_step", "uniform", "along_top"], 3.0)
         rows = [{"seed": seed, "batch_size": 1, "rate": g, "lr": 2.0**g, "left": out, "back": not out,
                  "replay_left": out} | limits
                 for g, several in enumerate(left) for out in several]  # fmt: skip
