@@ -228,6 +228,26 @@ def test_a_full_disk_keeps_what_was_computed(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob(".writing-*"))
 
 
+def test_what_cannot_be_stored_ends_the_training_of_the_others(tmp_path, monkeypatch):
+    """A run that diverges is stored at once; when that fails, the other one is not trained to its far end."""
+    looks = []
+
+    def refuse(store, name, record):
+        raise StoreError("the disk is full")
+
+    def count(probe, trainer, runs):
+        looks.append(runs)
+        return [{} for _ in runs]
+
+    monkeypatch.setattr(Store, "put", refuse)
+    monkeypatch.setattr(runner_module, "take", count)
+    both = Sweep.grid(TINY, lr=[1e6, 0.01], batch_size=8, seed=0, until=Epochs(3000))
+    assert len(both.stacks()) == 1
+    with pytest.raises(StoreError, match="disk is full"):
+        run(both, [Loss(at=Every(1))], store=tmp_path, progress=False)
+    assert len(looks) < 1500
+
+
 def test_keys_tell_apart_what_differs():
     one, other = Run(TINY, SGD(0.1, 8), 0, Epochs(1)), Run(TINY, SGD(0.1, 8), 1, Epochs(1))
     names = {

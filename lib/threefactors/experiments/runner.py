@@ -218,6 +218,8 @@ def _train_stack(
     stored: list[Future[None]] = []
 
     def observe(epoch: int, runs: list[int], ended: bool) -> None:
+        while stored and stored[0].done():
+            stored.pop(0).result()  # what the writer met is raised now, and not after hours
         healthy = [i for i in runs if trainer.diverged_at[i] < 0]
         if ended:
             _store(healthy, [i for i in runs if trainer.diverged_at[i] >= 0])
@@ -264,7 +266,7 @@ def _train_stack(
     with ThreadPoolExecutor(1) as writer:  # to flush a file to the disk takes milliseconds, but no processor
         trainer.train(observe, pauses(probes))
     for future in stored:
-        future.result()  # raises what the writer met
+        future.result()
 
 
 def _moment(trainer: Trainer, i: int, epoch: int) -> dict[str, Any]:
