@@ -26,6 +26,7 @@ from threefactors.experiments import (
     run,
 )
 from threefactors.experiments import runner as runner_module
+from threefactors.experiments import work as work_module
 from threefactors.experiments.store import key
 from threefactors.training import MLP, SGD, Clock, Epochs, Run, Steps, Sweep, Task, load
 
@@ -122,9 +123,9 @@ def test_second_run_computes_nothing(serial, tmp_path, monkeypatch):
 def test_a_larger_sweep_computes_what_is_missing(tmp_path, monkeypatch):
     run(sweep(seed=range(2)), [Loss()], store=tmp_path, progress=False)
     trained = []
-    whole = runner_module._train_stack
+    whole = runner_module.train_stack
     monkeypatch.setattr(
-        runner_module, "_train_stack", lambda stack, *a, **k: (trained.extend(stack.runs), whole(stack, *a, **k))
+        runner_module, "train_stack", lambda stack, *a, **k: (trained.extend(stack.runs), whole(stack, *a, **k))
     )
     run(sweep(seed=range(3)), [Loss()], store=tmp_path, progress=False)
     assert {one.seed for one in trained} == {2}
@@ -135,7 +136,7 @@ def nothing_may_be_trained(monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("training was started")
 
-    monkeypatch.setattr(runner_module, "_train_stack", refuse)
+    monkeypatch.setattr(runner_module, "train_stack", refuse)
 
 
 def in_a_process(store, seeds, writes=None):
@@ -240,7 +241,7 @@ def test_what_cannot_be_stored_ends_the_training_of_the_others(tmp_path, monkeyp
         return [{} for _ in runs]
 
     monkeypatch.setattr(Store, "put", refuse)
-    monkeypatch.setattr(runner_module, "take", count)
+    monkeypatch.setattr(work_module, "take", count)
     both = Sweep.grid(TINY, lr=[1e6, 0.01], batch_size=8, seed=0, until=Epochs(3000))
     assert len(both.stacks()) == 1
     with pytest.raises(StoreError, match="disk is full"):

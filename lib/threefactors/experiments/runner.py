@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cache, partial
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +14,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from threefactors.experiments.probes import AtClock, Every, Probe, check_probe, pauses, take
-from threefactors.experiments.provenance import provenance
+from threefactors.experiments.executors import carry_out, workers
+from threefactors.experiments.probes import Probe, check_probe
 from threefactors.experiments.store import Store, key
+from threefactors.experiments.work import train_stack
 from threefactors.settings import Settings
-from threefactors.training import Run, Stack, Sweep, Trainer, load
+from threefactors.training import Run, Sweep, load
 from threefactors.training.runs import STACK_LIMIT
 
 SHARES = 6  # stacks for each worker process: enough that none waits long for the last one to finish
@@ -122,7 +120,7 @@ def run(
     keys = {one: key(one, tuple(probes), sets[one.task.dataset].checksum) for one in sweep}
     records = {one: place.get(keys[one]) for one in sweep}
     missing = tuple(one for one, record in records.items() if record is None)
-    work = partial(_train_stack, probes=tuple(probes), store=str(place.folder), device=chosen, root=root)
+    work = partial(train_stack, probes=tuple(probes), store=str(place.folder), device=chosen, root=root)
     report = _Progress(len(missing), where.progress, progress)
     if missing and executor is None and where.jobs == 0:
         for stack in Sweep(missing).stacks():
@@ -131,29 +129,10 @@ def run(
         limit = STACK_LIMIT if executor is not None else -(-len(missing) // (SHARES * where.jobs))
         stacks = Sweep(missing).stacks(min(limit, STACK_LIMIT))
         tasks = [(stack, {one: keys[one] for one in stack.runs}) for stack in stacks]
-        _carry_out(executor or _workers(where.jobs), work, tasks, report)
+        carry_out(executor or workers(where.jobs), work, tasks, report)
     records.update({one: place.get(keys[one]) for one in missing})
     report.close()
     return Result(sweep.runs, tuple(_present(records[one], place) for one in sweep))
-
-
-def _carry_out(
-    pool: Executor, work: Callable[..., None], tasks: Sequence[tuple[Stack, dict[Run, str]]], report: _Progress
-) -> None:
-    """Every stack as a task of its own. One that fails does not keep the others from finishing and being stored."""
-    futures = {pool.submit(work, stack, names): stack for stack, names in tasks}
-    errors = []
-    for future in as_completed(futures):
-        error = future.exception()
-        if error is None:
-            report(len(futures[future]))
-        else:
-            errors.append(error)
-    if errors:
-        if any(isinstance(error, BrokenExecutor) for error in errors):
-            _workers.cache_clear()  # a worker died, and took its pool with it
-        count = f"{len(errors)} of {len(futures)} stacks failed, the first with {errors[0]!r}"
-        raise RuntimeError(f"{count}; the others are in the store, run again for the rest") from errors[0]
 
 
 def _present(record: dict[str, Any] | None, place: Store) -> dict[str, Any]:
@@ -166,18 +145,6 @@ def _check_device(device: str) -> None:
     if torch.device(device).type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(f"device={device!r}, but this machine has no usable GPU; use device='cpu'")
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
-
-
-@cache
-def _workers(jobs: int) -> ProcessPoolExecutor:
-    """Kept from one sweep to the next."""
-    return ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_start_worker)
-
-
-def _start_worker() -> None:
-    """One thread in each: two that share a core only get in each other's way."""
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C is for the one who asked, who tells of it
 
 
 class _Progress:
@@ -197,77 +164,3 @@ class _Progress:
 
     def close(self) -> None:
         self.bar.close()
-
-
-def _train_stack(
-    stack: Stack,
-    names: dict[Run, str],
-    *,
-    probes: tuple[Probe, ...],
-    store: str,
-    device: str,
-    root: str | os.PathLike[str] | None,
-    each: Any = lambda count: None,
-) -> None:
-    """Trains a stack, measures it, and stores each run as soon as it has ended; training goes on meanwhile."""
-    started = time.perf_counter()
-    place = Store(store)
-    trainer = Trainer(stack, load(stack.runs[0].task.dataset, root).to(device))
-    series: list[list[dict[str, Any]]] = [[] for _ in stack.runs]
-    looked = [0.0] * len(stack)
-    stored: list[Future[None]] = []
-
-    def observe(epoch: int, runs: list[int], ended: bool) -> None:
-        while stored and stored[0].done():
-            stored.pop(0).result()  # what the writer met is raised now, and not after hours
-        healthy = [i for i in runs if trainer.diverged_at[i] < 0]
-        if ended:
-            _store(healthy, [i for i in runs if trainer.diverged_at[i] >= 0])
-            return
-        rows = {i: _moment(trainer, i, epoch) for i in healthy}
-        for probe in probes:
-            at = probe.at
-            if isinstance(at, Every | AtClock):
-                due = [i for i in healthy if at.due(epoch, looked[i], trainer.clock[i])]
-                for i, columns in zip(due, take(probe, trainer, due) if due else [], strict=True):
-                    rows[i].update(columns)
-        for i in healthy:
-            looked[i] = trainer.clock[i]
-            if len(rows[i]) > 3:  # a probe looked
-                series[i].append(rows[i])
-
-    def _store(healthy: list[int], diverged: list[int]) -> None:
-        ends: dict[int, dict[str, Any]] = {i: {} for i in healthy + diverged}
-        for probe in probes:
-            if probe.at == "end" and healthy:
-                for i, columns in zip(healthy, take(probe, trainer, healthy), strict=True):
-                    ends[i].update(columns)
-        for i, end in ends.items():
-            one = stack.runs[i]
-            record = {
-                "end": end,
-                "series": series[i],
-                "steps": trainer.steps[i],
-                "epochs": trainer.epochs[i],
-                "clock": trainer.clock[i],
-                "finished": trainer.finished[i],
-                "diverged": trainer.diverged_at[i] >= 0,
-                "diverged_at": trainer.diverged_at[i],
-                "provenance": provenance(
-                    device, engine=type(trainer.engine).__name__, seconds=(time.perf_counter() - started) / len(stack)
-                ),
-            }
-            stored.append(writer.submit(keep, names[one], record))
-
-    def keep(key: str, record: dict[str, Any]) -> None:
-        place.put(key, record)
-        each(1)
-
-    with ThreadPoolExecutor(1) as writer:  # to flush a file to the disk takes milliseconds, but no processor
-        trainer.train(observe, pauses(probes))
-    for future in stored:
-        future.result()
-
-
-def _moment(trainer: Trainer, i: int, epoch: int) -> dict[str, Any]:
-    return {"epoch": epoch, "step": trainer.steps[i], "at_clock": trainer.clock[i]}
