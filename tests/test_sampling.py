@@ -128,7 +128,7 @@ def biased_covariance(sampler, size, steps):
 
 
 def flips_that_never_hit_the_label(sampler, order):
-    flipped = torch.rand(order.shape, generator=sampler._flips) < sampler.sgd.label_flips
+    flipped = sampler._flips.uniform(order.shape) < sampler.sgd.label_flips
     return torch.where(flipped, (sampler.labels[order] + 1) % 10, sampler.labels[order])
 
 

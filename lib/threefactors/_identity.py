@@ -7,15 +7,23 @@ import enum
 import json
 from typing import Any
 
+LATER = {"omit_default": True}  # for a dataclass field whose default is what was done before the field existed
+
+
+def _as_before(field: dataclasses.Field[Any], value: Any) -> bool:
+    return bool(field.metadata.get("omit_default")) and value == field.default
+
 
 def describe(value: Any) -> Any:
     """JSON-able description of a value built from frozen dataclasses, tuples and plain numbers and strings.
 
     A dataclass becomes its class name and fields; anything without a name of its own is refused, because two
-    runs that differ in it could not be told apart.
+    runs that differ in it could not be told apart. A field declared with ``metadata=LATER`` is left out where it has
+    its default, so that a setting can be added without giving what was made before it another name.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: describe(getattr(value, f.name)) for f in dataclasses.fields(value) if f.compare}
+        named = [f for f in dataclasses.fields(value) if f.compare and not _as_before(f, getattr(value, f.name))]
+        fields = {f.name: describe(getattr(value, f.name)) for f in named}
         kind = type(value)
         own = kind.__module__.startswith("threefactors.")
         return {"is": kind.__qualname__ if own else f"{kind.__module__}.{kind.__qualname__}", **fields}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from threefactors._identity import canonical
+from threefactors._identity import LATER, canonical
+from threefactors.training.augmentation import Augmentation
 from threefactors.training.models import LOSSES, MLP, Network, groups
 from threefactors.training.schedules import Constant
 from threefactors.training.sgd import SGD, check_number
@@ -17,11 +18,12 @@ STACK_LIMIT = 64  # runs trained at once: enough to fill the machine, few enough
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt: a network, a data set, how much of it, with which labels and loss.
+    """What is learnt: a network, a data set, how much of it, with which labels, loss and augmentation.
 
     dataset: a name that ``threefactors doctor`` lists, or the path of an .npz file of your own.
     train_size: the first so many training examples (None: all). label_noise: fraction of training labels replaced
     by labels drawn uniformly from all classes, anew for each seed. loss: ``cross-entropy`` or ``squared``.
+    augmentation: random crops and flips of the images of each batch; evaluation and curvature see them as they are.
     """
 
     dataset: str = "digits"
@@ -29,8 +31,11 @@ class Task:
     train_size: int | None = None
     label_noise: float = 0.0
     loss: str = "cross-entropy"
+    augmentation: Augmentation | None = field(default=None, metadata=LATER)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.augmentation, Augmentation | None):
+            raise TypeError(f"augmentation={self.augmentation!r}: use Augmentation(crop=4, flip=True) or None")
         if self.train_size is not None:
             check_number("train_size", self.train_size, 1, strict=False, integer=True)
         check_number("label_noise", self.label_noise, 0, strict=False)
@@ -143,7 +148,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Stack:
-    """Runs that can be trained at once: same network, data set, batch sizes, momentum and kind of draws."""
+    """Runs that can be trained at once: same network, data set, batch sizes, momentum, precision and kind of draws."""
 
     runs: tuple[Run, ...]
 
@@ -157,6 +162,7 @@ class Stack:
                 "batch": (sgd.batch_size, sgd.batch_schedule, sgd.sampling, sgd.momentum),
                 "noise": (sgd.isotropic_noise > 0, sgd.covariance_noise, sgd.svag),
                 "draws": (sgd.label_flips > 0, sgd.label_draws, sgd.importance > 0, sgd.antithetic),
+                "precision": sgd.precision,
                 "until": type(run.until).__name__,
             }
         )
