@@ -8,7 +8,7 @@ import threefactors
 
 PACKAGE = Path(threefactors.__file__).parent
 RANKS = {
-    "_types": 0, "_rng": 0, "_identity": 0, "settings": 0,
+    "_types": 0, "_rng": 0, "_identity": 0, "_launch": 0, "settings": 0,
     "theory": 1, "training": 1, "simulation": 1, "measurement": 1,
     "experiments": 2, "inference": 3, "presentation": 4, "publishing": 5, "cli": 6, "__main__": 7,
 }  # fmt: skip

@@ -14,7 +14,7 @@ class Plan:
     """The next steps of one run: which examples, order (steps, B), and how far, lr (steps,).
 
     A step descends the batch loss (1/B) Σ w_i ℓ_i, with weights (steps, B) of either sign (None: all 1) and labels
-    (steps, B) (None: each example's own).
+    (steps, B) (None: each example's own). Step t of the plan is number ``first`` + t of the run.
     """
 
     run: int
@@ -22,15 +22,20 @@ class Plan:
     lr: Tensor
     weights: Tensor | None = None
     labels: Tensor | None = None
+    first: int = 0
 
     def cut(self, start: int, stop: int) -> Plan:
         """Only the steps start … stop."""
         weights, labels = (None if part is None else part[start:stop] for part in (self.weights, self.labels))
-        return Plan(self.run, self.order[start:stop], self.lr[start:stop], weights, labels)
+        return Plan(self.run, self.order[start:stop], self.lr[start:stop], weights, labels, self.first + start)
+
+
+class DeviceError(RuntimeError):
+    """The driver of a GPU failed in the middle of training; nothing more can be done on it in this process."""
 
 
 class Engine(Protocol):
-    """``Kernel`` (C, one network per core at a time) or ``Stacked`` (PyTorch, all at once)."""
+    """``Kernel`` (C, one network per core at a time), ``Stacked`` (PyTorch, all at once) or ``Captured`` (on a GPU)."""
 
     def advance(
         self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: Sequence[Plan], limit: float

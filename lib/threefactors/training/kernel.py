@@ -104,6 +104,16 @@ def available(dtype: torch.dtype = torch.float32) -> bool:
     return dtype in _REAL and _library(dtype) is not None
 
 
+def scratch(
+    widths: tuple[int, ...], group: int | None, rows: int, dtype: torch.dtype = torch.float32
+) -> tuple[int, int]:
+    """Bytes of the workspaces for so many rows: of a thread, for steps or an evaluation, and of one run's Hessian."""
+    library = _library(dtype)
+    assert library is not None, "ask available() first"
+    net, count = ctypes.byref(_net(widths, group, "squared")), ctypes.c_long(rows)
+    return library.workspace(net, count) * dtype.itemsize, library.hessian_workspace(net, count) * dtype.itemsize
+
+
 def _pointer(t: Tensor) -> ctypes.c_void_p:
     return ctypes.c_void_p(t.data_ptr())
 

@@ -23,11 +23,24 @@ class Workspace:
     def __init__(self) -> None:
         self._kept: dict[str, Tensor] = {}
 
-    def __call__(self, name: str, like: Tensor, *shape: int) -> Tensor:
+    def __call__(self, name: str, like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
         kept = self._kept.get(name)
         if kept is None or kept.shape != shape:
-            kept = self._kept[name] = like.new_empty(shape)
+            kept = self._kept[name] = like.new_empty(shape, dtype=dtype)
         return kept
+
+    def rounded(self, name: str, t: Tensor, dtype: torch.dtype) -> Tensor:
+        """A copy in a shorter type."""
+        return self(name, t, *t.shape, dtype=dtype).copy_(t)
+
+
+@dataclass
+class Rounded:
+    """The factors of one layer's products in a shorter type: h, W and, on the way back, ∂L/∂z."""
+
+    inputs: Tensor
+    weight: Tensor
+    delta: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass
@@ -36,7 +49,7 @@ class Pass:
 
     inputs: h (R, B, in); deltas: ∂L/∂z (R, B, out); probabilities: softmax of the outputs (cross-entropy only).
     With batch norm, over R × groups × rows: normed ẑ, inverse 1/√(σ²+ε), upstream ∂L/∂y before the
-    normalization.
+    normalization. rounded: by layer, where products are taken in a shorter type.
     """
 
     losses: Tensor
@@ -47,10 +60,15 @@ class Pass:
     inverse: list[Tensor] = field(default_factory=list)
     upstream: list[Tensor] = field(default_factory=list)
     residual: Tensor | None = None
+    rounded: dict[int, Rounded] = field(default_factory=dict)
 
 
-def forward(model: MLP, layers: list[Layer], x: Tensor, room: Workspace) -> Pass:
-    """Outputs of the stack on x (R, B, D), with what the backward pass needs."""
+def forward(model: MLP, layers: list[Layer], x: Tensor, room: Workspace, low: torch.dtype | None = None) -> Pass:
+    """Outputs of the stack on x (R, B, D), with what the backward pass needs.
+
+    ``low``: whatever goes into a product below the last layer, or comes out of one, is rounded to this type; so are
+    the h that the last layer is given and the gradient that it hands down. Everything else is not.
+    """
     trace = Pass(torch.empty(0), torch.empty(0))
     runs, batch = x.shape[:2]
     split = groups(model, batch)
@@ -58,10 +76,17 @@ def forward(model: MLP, layers: list[Layer], x: Tensor, room: Workspace) -> Pass
     for i, layer in enumerate(layers):
         trace.inputs.append(h)
         z = room(f"z{i}", h, runs, batch, layer.weight.shape[-1])
-        if layer.gain is None:
+        if low is not None and i < len(layers) - 1:
+            short = Rounded(room.rounded(f"short h{i}", h, low), room.rounded(f"short W{i}", layer.weight, low))
+            trace.rounded[i] = short
+            z.copy_(torch.bmm(short.inputs, short.weight, out=room(f"short z{i}", z, *z.shape, dtype=low)))
+            if layer.gain is None:
+                z.add_(layer.shift)
+        elif layer.gain is None:
             torch.baddbmm(layer.shift, h, layer.weight, out=z)
         else:
             torch.bmm(h, layer.weight, out=z)
+        if layer.gain is not None:
             grouped = z.view(runs, split, batch // split, -1)
             grouped.sub_(grouped.mean(2, keepdim=True))
             squares = torch.square(grouped, out=room("square", grouped, *grouped.shape))
@@ -72,6 +97,8 @@ def forward(model: MLP, layers: list[Layer], x: Tensor, room: Workspace) -> Pass
             z = room(f"y{i}", h, *z.shape)
             torch.addcmul(layer.shift.unsqueeze(1), layer.gain.unsqueeze(1), normed, out=z.view_as(normed))
         h = z.relu_() if i < len(layers) - 1 else z
+        if i in trace.rounded:
+            h.copy_(room.rounded(f"short h{i + 1}", h, trace.rounded[i].weight.dtype))
     trace.outputs = h
     return trace
 
@@ -112,9 +139,18 @@ def backward(
             dz = torch.addcmul(dy, normed, along, value=-1, out=room(f"dz{i}", dy, *dy.shape))
             d = dz.sub_(dy.mean(2, keepdim=True)).mul_(layer.gain.unsqueeze(1) * inverse).view(*batch, -1)
         trace.deltas[i] = d
+        short = trace.rounded.get(i)
+        if short is not None:
+            short.delta = room.rounded(f"short dz{i}", d, short.weight.dtype)
         if i:
             h = trace.inputs[i]
-            below = torch.bmm(d, layer.weight.transpose(1, 2), out=room(f"dh{i}", h, *h.shape))
+            below = room(f"dh{i}", h, *h.shape)
+            if short is None:
+                torch.bmm(d, layer.weight.transpose(1, 2), out=below)
+                if i - 1 in trace.rounded:
+                    below.copy_(below.to(trace.rounded[i - 1].weight.dtype))
+            else:
+                below.copy_(torch.bmm(short.delta, short.weight.transpose(1, 2)))
         if update is not None:
             update(i, trace)
         if i:
@@ -124,11 +160,20 @@ def backward(
 def accumulate(to: list[Layer], i: int, trace: Pass, keep: float, scale: float) -> None:
     """to ← keep · to + scale · ∂L/∂(layer i), in place: the gradient is never formed by itself."""
     d = trace.deltas[i]
-    to[i].weight.baddbmm_(trace.inputs[i].transpose(1, 2), d, beta=keep, alpha=scale)
+    short = trace.rounded.get(i)
+    if short is None:
+        to[i].weight.baddbmm_(trace.inputs[i].transpose(1, 2), d, beta=keep, alpha=scale)
+    else:  # the product is added to θ itself, which is not rounded: there small steps would be lost
+        kept(to[i].weight, keep).add_(torch.bmm(short.inputs.transpose(1, 2), short.delta), alpha=scale)
     gain = to[i].gain
     if gain is None:
-        to[i].shift.mul_(keep).add_(d.sum(1, keepdim=True), alpha=scale)
+        kept(to[i].shift, keep).add_(d.sum(1, keepdim=True), alpha=scale)
         return
     dy = trace.upstream[i]
-    to[i].shift.mul_(keep).add_(dy.sum((1, 2)).unsqueeze(1), alpha=scale)
-    gain.mul_(keep).add_((dy * trace.normed[i]).sum((1, 2)).unsqueeze(1), alpha=scale)
+    kept(to[i].shift, keep).add_(dy.sum((1, 2)).unsqueeze(1), alpha=scale)
+    kept(gain, keep).add_((dy * trace.normed[i]).sum((1, 2)).unsqueeze(1), alpha=scale)
+
+
+def kept(t: Tensor, keep: float) -> Tensor:
+    """t ← keep · t, in place."""
+    return t if keep == 1 else t.mul_(keep)

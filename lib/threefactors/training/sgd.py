@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from threefactors._identity import LATER
 from threefactors.training.schedules import Constant, Schedule, check_schedule
 
 SAMPLINGS = ("epoch", "replacement")
 NOISES = ("identity", "covariance")
+PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 def check_number(
@@ -46,6 +48,10 @@ class SGD:
         one of another class; with label_flips, of its own class, and the flips of partners exclude each other.
     gradient_noise_like: ``covariance`` gives ε the covariance σ² C/S instead, from the gradients of another batch.
 
+    precision: of the products of matrices within a step. ``tf32`` rounds their factors to 10 bits of mantissa, on a GPU
+        only; ``bfloat16`` to 7 bits. θ, the update, the statistics of batch norm, logits and losses stay float32, and
+        so do evaluation and curvature. That it changes no claim has to be measured, as an arm of its own.
+
     Source of svag: Li, Malladi & Arora, arXiv 2102.12470.
     """
 
@@ -62,6 +68,7 @@ class SGD:
     label_draws: int = 1
     importance: float = 0.0
     antithetic: bool = False
+    precision: str = field(default="float32", metadata=LATER)
 
     def __post_init__(self) -> None:
         check_number("lr", self.lr, 0, strict=True, remedy="use a learning rate such as 0.05")
@@ -72,6 +79,8 @@ class SGD:
         check_number("gradient_noise", self.gradient_noise, 0, strict=False)
         if self.sampling not in SAMPLINGS:
             raise ValueError(f"sampling={self.sampling!r} is unknown; use one of {', '.join(SAMPLINGS)}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision={self.precision!r} is unknown; use one of {', '.join(PRECISIONS)}")
         check_schedule(self.lr_schedule, "lr_schedule")
         check_schedule(self.batch_schedule, "batch_schedule")
         self._check_noise()

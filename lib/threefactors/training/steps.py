@@ -10,25 +10,26 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from threefactors.training import evaluation
+from threefactors.training.augmentation import Augmenter
 from threefactors.training.engines import Plan
 from threefactors.training.losses import StackLosses
-from threefactors.training.models import groups
-from threefactors.training.passes import Workspace, accumulate, backward, forward, output_gradient
+from threefactors.training.update import Update
 
 
 class Stacked:
     """Engine in plain PyTorch: all runs of the stack take a step together.
 
-    ``x`` (N, D) and ``labels`` (R, N) are the training set. With ``by_hand`` the passes of passes.py are used,
-    otherwise autograd through ``losses``, which needs nothing of the network but its losses.
+    ``x`` (N, D) and ``labels`` (R, N) are the training set. ``by_hand`` and ``precision``: see ``Update``.
+    With an ``augmenter`` the batches of the steps go through it, and ``outputs`` sees the images as they are.
     """
 
-    def __init__(self, losses: StackLosses, x: Tensor, labels: Tensor, *, by_hand: bool = True) -> None:
-        self.losses, self.by_hand = losses, by_hand
-        if by_hand:
-            _ = losses.perceptron  # refuses a network that it does not know, before any work
-        self.x, self.labels = x.flatten(1), labels
-        self._room = Workspace()
+    def __init__(
+        self, losses: StackLosses, x: Tensor, labels: Tensor, *, by_hand: bool = True, precision: str = "float32",
+        augmenter: Augmenter | None = None,
+    ) -> None:  # fmt: skip
+        self.losses, self.x, self.labels, self.augmenter = losses, x.flatten(1), labels, augmenter
+        self._update = Update(losses, by_hand=by_hand, precision=precision)
 
     def advance(
         self, theta: Tensor, velocity: Tensor | None, momentum: float, plans: Sequence[Plan], limit: float
@@ -62,14 +63,17 @@ class Stacked:
         labels = self.labels if whole else self.labels[runs]
         order = torch.stack([plan.order for plan in plans], 1).to(theta.device)  # (steps, R, B)
         lr = torch.stack([plan.lr for plan in plans], 1).to(w).view(len(order), -1, 1, 1)
-        drawn = _stacked([plan.labels for plan in plans])
-        weights = _stacked([plan.weights for plan in plans])
-        step = self._by_hand if self.by_hand else self._by_autograd
+        drawn = _stacked([plan.labels for plan in plans], order)
+        weights = _stacked([plan.weights for plan in plans], w)
+        first = torch.tensor([plan.first for plan in plans], device=theta.device)
         bad = torch.zeros(len(plans), dtype=torch.bool)
         made = 0
         for t, (batch, rate) in enumerate(zip(order, lr, strict=True)):
-            y = labels.gather(1, batch) if drawn is None else drawn[t].to(batch.device)
-            bad = step(w, v, momentum, self.x[batch], y, None if weights is None else weights[t].to(w), rate, limit)
+            x = self.x[batch]
+            if self.augmenter is not None:
+                x = self.augmenter(x, runs, first + t)
+            y = labels.gather(1, batch) if drawn is None else drawn[t]
+            bad = self._update(w, v, momentum, x, y, None if weights is None else weights[t], rate, limit)
             if bad.any():
                 break
             made += 1
@@ -78,46 +82,6 @@ class Stacked:
             if velocity is not None and v is not None:
                 velocity[runs] = v
         return made, bad.tolist()
-
-    def _by_hand(
-        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, weights: Tensor | None,
-        lr: Tensor, limit: float,
-    ) -> Tensor:  # fmt: skip
-        """One update of every run, unless one diverges: which do (R,)."""
-        losses, room = self.losses, self._room
-        model = losses.perceptron
-        layers = model.layers(w, losses.inputs, losses.classes)
-        trace = forward(model, layers, x, room)
-        # Without momentum the step itself is accumulated: lr/S goes into the gradient of the logits.
-        scale = (lr[:, 0] if v is None else torch.ones_like(lr[:, 0])).unsqueeze(-1) / x.shape[1]
-        if weights is not None:
-            scale = scale * weights.unsqueeze(-1)
-        d = output_gradient(losses.loss, trace, y, scale, room)
-        bad = ~(trace.losses.mean(1) <= limit)
-        if bad.any():
-            return bad
-        if v is None:
-            backward(layers, trace, d, room, lambda i, at: accumulate(layers, i, at, 1.0, -1.0))
-            return bad
-        moving = model.layers(v, losses.inputs, losses.classes)
-        backward(layers, trace, d, room, lambda i, at: accumulate(moving, i, at, momentum, 1.0))
-        w.addcmul_(v, lr[:, 0], value=-1)
-        return bad
-
-    def _by_autograd(
-        self, w: Tensor, v: Tensor | None, momentum: float, x: Tensor, y: Tensor, weights: Tensor | None,
-        lr: Tensor, limit: float,
-    ) -> Tensor:  # fmt: skip
-        """The same by automatic differentiation."""
-        theta = w.detach().requires_grad_()
-        ghosts = groups(self.losses.model, x.shape[1])
-        losses = self.losses.criterion(self.losses.outputs(theta, x, ghosts), y)
-        bad = ~(losses.detach().mean(1) <= limit)
-        if bad.any():
-            return bad
-        (g,) = torch.autograd.grad((losses if weights is None else weights * losses).mean(1).sum(), theta)
-        w.addcmul_(g if v is None else v.mul_(momentum).add_(g), lr[:, 0], value=-1)
-        return bad
 
     @torch.no_grad()
     def outputs(self, theta: Tensor, runs: Sequence[int], x: Tensor | None = None) -> Tensor:
@@ -128,13 +92,11 @@ class Stacked:
         rows = self.x if x is None else x.flatten(1)
         if x is not None and self.losses.model.batch_norm is not None:
             rows = torch.cat([self.x, rows])
-        # One run at a time: its activations on the whole set would not fit the cache beside another's.
-        out = theta.new_empty(len(runs), len(rows), self.losses.classes)
-        for i, run in enumerate(runs):
-            out[i] = self.losses.outputs(theta[[run]], rows.unsqueeze(0), counted=len(self.x))[0]
+        room = evaluation.budget(theta.device)
+        out = evaluation.outputs(self.losses, theta[list(runs)], rows, len(self.x), room)
         return out if x is None else out[:, -len(x) :]
 
 
-def _stacked(parts: list[Tensor | None]) -> Tensor | None:
-    """(steps, R, B) of what all plans of a stack have, or none."""
-    return torch.stack([part for part in parts if part is not None], 1) if parts[0] is not None else None
+def _stacked(parts: list[Tensor | None], like: Tensor) -> Tensor | None:
+    """(steps, R, B) of what all plans of a stack have, or none; of the type and on the device of ``like``."""
+    return torch.stack([part for part in parts if part is not None], 1).to(like) if parts[0] is not None else None

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from threefactors._rng import generator
-from threefactors.training import kernel
+from threefactors._rng import generator, key
+from threefactors.training import choice, sampling
+from threefactors.training.augmentation import Augmenter
 from threefactors.training.data import Dataset, corrupt
 from threefactors.training.engines import Engine, Plan
 from threefactors.training.losses import StackLosses
-from threefactors.training.models import MLP
 from threefactors.training.runs import Clock, Epochs, Run, Stack, Steps, TrainLoss
 from threefactors.training.sampling import Draws, Sampler
 from threefactors.training.schedules import Constant
-from threefactors.training.steps import Stacked
 
 DIVERGED = 1e3  # a batch loss above this, or one that is not finite, ends a run: ln(classes) is where it began
-SEGMENT = 1_000_000  # examples drawn ahead for one call of an engine, where nothing is to be looked at between
+# Examples, of 8 bytes each, drawn ahead for one call of an engine where nothing is to be looked at between; an epoch of
+SEGMENT = 1_000_000  # all runs at the least
 ROUNDING = 1e-9  # slack for Σ lr, a rounded sum of up to 10⁷ steps
 Pause = Callable[[int, list[float], list[float]], bool]
 Observe = Callable[[int, list[int], bool], None]
@@ -61,19 +62,17 @@ class Trainer:
         self._looked = [0.0] * count  # clock at the last look at the training loss
         self.diverged_at = [-1] * count
         self.finished = [False] * count
+        self.epoch = 0  # of the last pause: how far those that have not ended have come
         self._samplers = [self.sampler(i) for i in range(count)]
         self._per_epoch = 0  # steps an epoch, in the plans that are being carried out
         self._noise = [generator(run.seed, "gradient noise") for run in self.runs]
-        default = "kernel" if self.losses.in_c(self.theta) else "by hand" if isinstance(model, MLP) else "autograd"
-        self._engine_name = engine or default
+        self._augmenter = self.augmenter(range(count))
+        self._engine_name = choice.choose(engine, self.losses, self.theta, first.sgd.precision, first.task.augmentation)
 
     @cached_property
     def engine(self) -> Engine:
-        data, losses = self.data, self.losses
-        if self._engine_name == "kernel":
-            widths = losses.perceptron.widths(data.inputs, data.classes)
-            return kernel.Kernel(widths, losses.model.batch_norm, losses.loss, data.x_train, self.labels)
-        return Stacked(losses, data.x_train, self.labels, by_hand=self._engine_name == "by hand")
+        x, precision = self.data.x_train, self.runs[0].sgd.precision
+        return choice.make(self._engine_name, self.losses, x, self.labels, precision, self._augmenter)
 
     def train_losses(self, runs: Sequence[int]) -> Tensor:
         """Mean training loss (len(runs),), each run with its own labels."""
@@ -83,6 +82,14 @@ class Trainer:
     def sampler(self, i: int, stream: str = "") -> Sampler:
         """Draws batches as run i does; with a ``stream`` of its own, others than those that it trains on."""
         return Sampler(self.runs[i], self.data.x_train, self.labels[i], self.data.classes, stream)
+
+    def augmenter(self, runs: Sequence[int], stream: str = "") -> Augmenter | None:
+        """Augments batches as those of the given runs are (None: not at all); with a ``stream``, by other draws."""
+        first, x = self.runs[0], self.data.x_train
+        if first.task.augmentation is None:
+            return None
+        keys = torch.tensor([key(self.runs[i].seed, stream + "augmentation") for i in runs], device=x.device)
+        return Augmenter(first.task.augmentation, x.shape[1:], keys, first.sgd.label_draws)
 
     @property
     def epochs(self) -> list[float]:
@@ -114,13 +121,17 @@ class Trainer:
         rates: list[list[Tensor]] = [[] for _ in active]
         clocks, counts = [self.clock[i] for i in active], [self.steps[i] for i in active]
         looks = any(isinstance(u := self.runs[i].until, TrainLoss) and u.every is None for i in active)
-        for _ in range(max(1, SEGMENT // (per_epoch * size * first.sgd.rows * len(active)))):
+        ahead = max(1, SEGMENT // (per_epoch * size * first.sgd.rows * len(active)))
+        if any(isinstance(self.runs[i].until, TrainLoss) for i in active):
+            ahead = min(ahead, epoch + 1)  # when the loss will be reached nobody knows: at most twice what is needed
+        for _ in range(ahead):
             before, over = list(clocks), False
+            draws = sampling.epochs([self._samplers[i] for i in active], size)
             for j, i in enumerate(active):
                 run = self.runs[i]
                 lr = self._rates(run, epoch, per_epoch)
                 n = self._allowed(run, clocks[j], counts[j], lr)
-                drawn[j].append(self._samplers[i].epoch(size))
+                drawn[j].append(draws[j])
                 rates[j].append(lr[:n])
                 clocks[j] = _clocks(clocks[j], lr[:n])[-1].item() if n else clocks[j]
                 counts[j] += n
@@ -128,7 +139,7 @@ class Trainer:
             epoch += 1
             if over or looks or pause(epoch, before, clocks) or first.sgd.batch_at(epoch) != size:
                 break
-        return [_joined(i, d, r) for i, d, r in zip(active, drawn, rates, strict=True)], epoch
+        return [_joined(i, self.steps[i], d, r) for i, d, r in zip(active, drawn, rates, strict=True)], epoch
 
     def _rates(self, run: Run, epoch: int, per_epoch: int) -> Tensor:
         lr = run.sgd.lr / run.sgd.svag
@@ -206,17 +217,24 @@ class Trainer:
                     self.theta[i] -= step.lr.to(noise) * noise
         return done
 
-    def train(self, observe: Observe | None = None, pause: Pause = lambda epoch, before, after: False) -> Trainer:
-        """Trains every run to its end.
+    def train(
+        self,
+        observe: Observe | None = None,
+        pause: Pause = lambda epoch, before, after: False,
+        rest: Callable[[list[int]], None] = lambda runs: None,
+    ) -> Trainer:
+        """Trains every run to its end, from the start or from where ``restore`` took it up.
 
         ``pause(epoch, before, after)`` says whether to look after that epoch, given the clocks of the runs in
         training before and after it; then, and at epoch 0, ``observe(epoch, runs, False)`` is called.
         ``observe(epoch, runs, True)`` is called once for each run at its end, whichever way it ended.
+        ``rest(runs)`` is called whenever all runs that go on stand at an epoch's end, where ``state`` can be taken.
         """
         tell = observe or (lambda epoch, runs, ended: None)
-        epoch = 0
+        epoch = begun = self.epoch
         active = list(range(len(self.runs)))
-        tell(0, active, False)
+        if epoch == 0:
+            tell(0, active, False)
         while True:
             ended = []
             for i in active:
@@ -230,19 +248,63 @@ class Trainer:
             active = [i for i in active if i not in ended]
             if not active:
                 return self
+            if epoch > begun:
+                rest(active)
             clocks = list(self.clock)
             plans, epoch = self._plan(active, epoch, pause)
             for part, looks in self._parts(plans):
                 self._advance(part)
                 self._look(looks)
+            self.epoch = epoch
             going = [i for i in active if self.diverged_at[i] < 0 and not self.finished[i]]
             if going and pause(epoch, [clocks[i] for i in going], [self.clock[i] for i in going]):
                 tell(epoch, going, False)
 
+    def state(self, i: int) -> dict[str, Any]:
+        """What run i has come to at a pause, in numbers and tensors on the CPU; it holds all that ``restore`` needs."""
+        return {
+            "epoch": self.epoch,
+            "theta": self.theta[i].detach().to("cpu", copy=True),
+            "velocity": None if self.velocity is None else self.velocity[i].detach().to("cpu", copy=True),
+            "steps": self.steps[i],
+            "clock": self.clock[i],
+            "passes": [self._passes[i].numerator, self._passes[i].denominator],
+            "looked": self._looked[i],
+            "diverged_at": self.diverged_at[i],
+            "finished": self.finished[i],
+            "draws": self._samplers[i].state(),
+            "noise": self._noise[i].get_state(),
+        }
 
-def _joined(run: int, drawn: list[Draws], rates: list[Tensor]) -> Plan:
+    def restore(self, states: Sequence[dict[str, Any]]) -> None:
+        """Takes every run up where its ``state`` was taken, before ``train``: no bit of a result depends on the break.
+
+        Raises ValueError for states of another number of runs, of other networks, or of different epochs.
+        """
+        epochs, shapes = {state["epoch"] for state in states}, {tuple(state["theta"].shape) for state in states}
+        if len(states) != len(self.runs) or len(epochs) != 1 or shapes != {tuple(self.theta.shape[1:])}:
+            raise ValueError(
+                f"{len(states)} states of epochs {sorted(epochs)} and shapes {sorted(shapes)} for {len(self.runs)} "
+                f"runs of {self.theta.shape[1]} parameters; give one for each run, all of one epoch"
+            )
+        (self.epoch,) = epochs
+        for i, state in enumerate(states):
+            self.theta[i].copy_(state["theta"])
+            if self.velocity is not None:
+                self.velocity[i].copy_(state["velocity"])
+            self.steps[i], self.clock[i] = state["steps"], state["clock"]
+            self._passes[i] = Fraction(*state["passes"])
+            self._looked[i] = state["looked"]
+            self.diverged_at[i], self.finished[i] = state["diverged_at"], state["finished"]
+            self._samplers[i].restore(state["draws"])
+            self._noise[i].set_state(state["noise"])
+
+
+def _joined(run: int, first: int, drawn: list[Draws], rates: list[Tensor]) -> Plan:
     """The draws of whole epochs, up to the steps that are to be made of each."""
-
+    if len(drawn) == 1:  # nothing to join: large sets are planned epoch by epoch
+        (one,), (lr,) = drawn, rates
+        return Plan(run, one.order, lr, one.weights, one.labels, first).cut(0, len(lr))
     parts = [one.cut(0, len(lr)) for one, lr in zip(drawn, rates, strict=True)]
     weights = [part.weights for part in parts if part.weights is not None]
     labels = [part.labels for part in parts if part.labels is not None]
@@ -252,6 +314,7 @@ def _joined(run: int, drawn: list[Draws], rates: list[Tensor]) -> Plan:
         torch.cat(rates),
         torch.cat(weights) if weights else None,
         torch.cat(labels) if labels else None,
+        first,
     )
 
 
