@@ -136,7 +136,7 @@ def test_statistics_of_the_counted_rows_serve_all(name):
 def test_a_stack_is_each_network_alone_in_either_way(model, monkeypatch):
     stack, theta, x, _ = problem(model)
     together = stack.outputs(theta, x)
-    monkeypatch.setattr(convolution, "GROUPED", 0)
+    monkeypatch.setattr(convolution.convolving, "GROUPED", 0)
     one_by_one = stack.outputs(theta, x)
     monkeypatch.undo()
     for i in range(len(theta)):
@@ -273,6 +273,24 @@ def test_digits_are_learned_and_measured(tmp_path):
     assert (table[["sharpness", "trace", "frobenius", "noise_trace"]] > 0).all().all()
     assert set(table["hidden"]) == {"8/16"}
     assert time.process_time() - start < 3
+
+
+@pytest.mark.parametrize("batch_norm", [None, 32])
+def test_narrow_presets_are_trained(digits, batch_norm):
+    """On the digits at their own size, and at 32×32 for a VGG-11, which halves its images five times."""
+    large = nn.functional.interpolate(digits.x_train[:128, None].float(), 32).squeeze(1)
+    enlarged = dataclasses.replace(digits, x_train=large, y_train=digits.y_train[:128])
+    cases = {
+        RESNET56(batch_norm, 0.25, 1, (1, 8, 8)): (digits.first(512), 6, 0.1),
+        VGG11(batch_norm, 1 / 16, image=(1, 32, 32)): (enlarged, 10, 0.1 if batch_norm else 0.02),
+    }
+    for model, (data, epochs, lr) in cases.items():
+        task = Task(model=model, train_size=len(data.x_train))
+        sweep = Sweep.grid(task, lr=lr, batch_size=32, momentum=0.9, seed=range(2), until=Epochs(epochs))
+        trainer = Trainer(sweep.stacks()[0], data)
+        start = trainer.train_losses([0, 1])
+        assert trainer._engine_name == "autograd"
+        assert (trainer.train().train_losses([0, 1]) < 0.75 * start).all()
 
 
 @pytest.mark.parametrize(

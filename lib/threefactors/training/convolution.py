@@ -7,52 +7,21 @@ pooling and skips between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from threefactors.training.models import EPSILON, check_ghosts
+from threefactors.training import convolving, tuning
+from threefactors.training.blocks import Block, Convolution, normalize, widened
+from threefactors.training.models import Layerwise, Network, Units, check_ghosts, finish
 
 KERNEL = 3  # side of the filters
-GROUPED = 1 << 24  # multiplications a network and batch, up to which a stack is one grouped convolution
 BLOCK = 1 << 28  # bytes that the widest layer may take where nothing is kept for a gradient
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """One convolution: channels in and out, side of the filter, stride, image (H, W) out, and √Var W · √(in/2)."""
-
-    inputs: int
-    outputs: int
-    side: int
-    stride: int
-    image: tuple[int, int]
-    normalized: bool
-    start: float = 1.0
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameters in the order of θ: W and b, or W, γ and β."""
-        weight = {"weight": (self.outputs, self.inputs, self.side, self.side)}
-        return {**weight, **({"gain": (self.outputs,)} if self.normalized else {}), "shift": (self.outputs,)}
-
-    @property
-    def units(self) -> int:
-        return self.outputs * math.prod(self.image)
-
-
-@dataclass(frozen=True)
-class Block:
-    """Convolutions in a row, with a skip around them or without, and 2×2 max-pooling behind them or not."""
-
-    convolutions: tuple[Convolution, ...]
-    skip: bool = False
-    pool: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,11 +38,10 @@ class ConvNet:
     hidden: widths of fully connected layers before the outputs.
     batch_norm: as in ``MLP``, behind each convolution and hidden layer: mean and variance over ghost batch and image.
 
-    A stack is one grouped convolution, 1 to 4 times as fast on a CPU as one network after another, up to GROUPED
-    multiplications a network and batch; beyond, it is the other way round. There a network alone is computed beside a
-    copy of itself, since PyTorch takes another algorithm for one group. So most results (all with channels in
-    multiples of eight) did not depend on the company by a single bit on the CPU it was tried on. What can be relied
-    on is rounding: a few 10⁻⁷ a step in float32, 10⁻¹⁵ in float64.
+    Small networks take their convolutions together, large ones one after another: ``convolving`` says which, and why.
+    A small one that is alone on a CPU is computed beside a copy of itself, since PyTorch takes another algorithm for
+    one group. So most results (all with channels in multiples of eight) did not depend on the company by a single bit
+    on the CPU it was tried on. What can be relied on is rounding: a few 10⁻⁷ a step in float32, 10⁻¹⁵ in float64.
 
     Raises ValueError where an image gets too small to be halved, or where residual convolutions do not make pairs.
     Sources: Simonyan & Zisserman, arXiv 1409.1556; He et al., arXiv 1512.03385; start of residual networks without
@@ -185,6 +153,9 @@ class ConvNet:
         kept = 2 if self.batch_norm is not None else 1
         return inputs + kept * sum(c.units for c in self._convolutions(inputs, outputs))
 
+    def widest(self, inputs: int, outputs: int) -> int:
+        return max(inputs, *(c.units for c in self._convolutions(inputs, outputs)))
+
     def initial(self, inputs: int, outputs: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
         """One θ (P,): W ~ N(0, 2/in) with in = channels · 9, b = 0, γ = 1, β = 0; drawn in float64."""
         parts = []
@@ -217,69 +188,95 @@ class ConvNet:
         Where no gradient is asked for and no batch norm ties examples together, in blocks of examples.
         """
         R, B, D = x.shape
-        convolutions = self._convolutions(D, outputs)
         if self.batch_norm is None and not torch.is_grad_enabled():
-            widest = max(D, *(c.units for c in convolutions)) * theta.element_size()
-            block = max(1, BLOCK // widest)
+            block = max(1, BLOCK // (self.widest(D, outputs) * theta.element_size()))
             if block < B:
                 return torch.cat([self.forward(theta, part, outputs) for part in x.split(block, 1)], 1)
-        work = B * sum(c.units * c.inputs * c.side**2 for c in convolutions)
-        if work > GROUPED:
-            alone = zip(theta.split(1), x.split(1), strict=True)
-            return torch.cat([self._together(t, one, convolutions, ghosts, counted) for t, one in alone])
-        if R == 1:
-            theta, x = theta.expand(2, -1), x.expand(2, -1, -1)
-        return self._together(theta, x, convolutions, ghosts, counted)[:R]
+        whole = partial(self._pass, outputs=outputs, ghosts=ghosts, counted=counted)
 
-    def _together(
-        self, theta: Tensor, x: Tensor, convolutions: list[Convolution], ghosts: int, counted: int | None
-    ) -> Tensor:
-        """All runs in the same convolutions, h (B, R · channels, H, W)."""
-        R, B, _ = x.shape
+        def one_by_one(theta: Tensor, x: Tensor) -> Tensor:
+            works = [partial(whole, t, one) for t, one in zip(theta.split(1), x.split(1), strict=True)]
+            return torch.cat(convolving.side_by_side(works, theta.device))
+
+        def trials() -> dict[str, Callable[[], object]]:
+            leaf, examples = theta.detach().clone().requires_grad_(), x.detach().clone()
+            tried: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"together": whole, convolving.APART: one_by_one}
+            return {name: partial(convolving.differentiate, way, (leaf,), examples) for name, way in tried.items()}
+
+        def together(theta: Tensor, x: Tensor) -> Tensor:
+            alone = len(theta) == 1  # then beside a copy
+            return whole(theta.expand(2, -1), x.expand(2, -1, -1))[:1] if alone else whole(theta, x)
+
+        work = B * max(c.units * c.inputs * c.side**2 for block in self._blocks for c in block.convolutions)
+        company = convolving.company(B * self.widest(D, outputs) * theta.element_size(), theta)
+        key = partial("{!r} of {} outputs, {} runs, batch {}".format, self, outputs, R, B)
+        if company < 2 or convolving.apart(key, work, theta, trials):
+            return one_by_one(theta, x)
+        pieces = zip(theta.split(company), x.split(company), strict=True)
+        return together(theta, x) if company >= R else torch.cat([together(*piece) for piece in pieces])
+
+    def _pass(self, theta: Tensor, x: Tensor, outputs: int, ghosts: int, counted: int | None) -> Tensor:
+        """All runs in the same convolutions."""
+
+        def normalized(units: Units) -> Tensor:
+            return normalize(units.z, units.gain.flatten(), units.shift.flatten(), ghosts, counted)
+
+        return finish(self.layerwise(theta, x, outputs), normalized)
+
+    def layerwise(self, theta: Tensor, x: Tensor, outputs: int) -> Layerwise:
+        """The same, with h (B, R · channels, H, W), pausing at each normalization; see ``Network``."""
+        R, B, D = x.shape
+        convolutions = self._convolutions(D, outputs)
         sizes = [math.prod(shape) for c in convolutions for shape in c.shapes.values()]
         parts = iter(theta.split(sizes, 1))
 
-        def convolve(h: Tensor, conv: Convolution) -> Tensor:
-            weight = next(parts).reshape(R * conv.outputs, conv.inputs, conv.side, conv.side)
-            gain = next(parts).flatten() if conv.normalized else None
-            shift = next(parts).flatten()
-            bias = shift if gain is None else None
-            z = F.conv2d(h, weight, bias, conv.stride, conv.side // 2, groups=R)
-            return z if gain is None else normalize(z, gain, shift, ghosts, counted)
+        def product(h: Tensor, conv: Convolution) -> Tensor:
+            weight = next(parts).reshape(R, conv.outputs, conv.inputs, conv.side, conv.side)
+            if not conv.normalized:
+                return convolving.convolve(h, weight, next(parts), conv.stride)
+            # Statistics are not rounded where products are.
+            return convolving.convolve(h, weight, None, conv.stride).to(theta.dtype)
 
-        h = x.view(R, B, *self.image).transpose(0, 1).reshape(B, -1, *self.image[1:])
+        def units(z: Tensor, aside: Tensor | None = None) -> Units:
+            return Units(z, next(parts).reshape(-1, 1, 1), next(parts).reshape(-1, 1, 1), (0, 2, 3), aside)
+
+        h = x.reshape(R, B, *self.image).transpose(0, 1).reshape(B, -1, *self.image[1:])
         h = h.contiguous(memory_format=torch.channels_last)
         for block in self._blocks:
-            row = block.convolutions
-            z = convolve(h, row[0])
-            for conv in row[1:]:
-                z = convolve(z.relu_(), conv)
-            h = (z + _widened(h, row, R) if block.skip else z).relu_()
+            row, kept = block.convolutions, h if block.skip else None
+            for i, conv in enumerate(row):
+                h = product(h.relu_() if i else h, conv)
+                h = (yield units(h, kept)) if conv.normalized else h
+            h = (h if kept is None else h + widened(kept, row, R)).relu_()
             h = F.max_pool2d(h, 2) if block.pool else h
         h = h.mean((2, 3)) if self.features == "average" else h
         h = h.reshape(B, -1, 1, 1)
-        connected = convolutions[-1 - len(self.hidden) :]
-        for conv in connected[:-1]:
-            h = convolve(h, conv).relu_()
-        return convolve(h, connected[-1]).view(B, R, -1).transpose(0, 1)
+        *hidden, last = convolutions[-1 - len(self.hidden) :]
+        for conv in hidden:
+            h = product(h, conv)
+            h = ((yield units(h)) if conv.normalized else h).relu_()
+        return product(h, last).view(B, R, -1).transpose(0, 1)
 
 
-def normalize(z: Tensor, gain: Tensor, shift: Tensor, ghosts: int, counted: int | None) -> Tensor:
-    """γ(z − μ)/√(σ² + ε) + β by channel of z (B, C, H, W); μ and σ² of each ghost batch's first ``counted`` rows."""
-    if counted is None or counted * ghosts == len(z):
-        parts = [F.batch_norm(part, None, None, gain, shift, True, 0.0, EPSILON) for part in z.chunk(ghosts)]
-        return parts[0] if ghosts == 1 else torch.cat(parts)
-    rows = z.unflatten(0, (ghosts, -1))
-    var, mean = torch.var_mean(rows[:, :counted], (1, 3, 4), correction=0, keepdim=True)
-    scale = gain.view(-1, 1, 1) * torch.rsqrt(var + EPSILON)
-    return torch.addcmul(shift.view(-1, 1, 1) - mean * scale, rows, scale).flatten(0, 1)
+def prepare(
+    model: Network, runs: int, batch: int, device: torch.device | str, dtype: torch.dtype, outputs: int = 10
+) -> None:
+    """Chooses the ways of a network's convolutions for steps of so many runs and examples, and remembers them.
 
-
-def _widened(h: Tensor, row: tuple[Convolution, ...], runs: int) -> Tensor:
-    """h as the skip around the row hands it on: every second pixel where the row does so, zeros in new channels."""
-    stride, new = row[0].stride, row[-1].outputs - row[0].inputs
-    h = h[:, :, ::stride, ::stride] if stride > 1 else h
-    return h if new == 0 else F.pad(h.unflatten(1, (runs, -1)), (0, 0, 0, 0, 0, new)).flatten(1, 2)
+    On a GPU they are measured, which cannot be done while a CUDA graph is captured: call this before, with the same
+    precision of products in force. On a CPU, where a rule decides, and for other networks it does nothing.
+    """
+    device = torch.device(device)
+    if device.type not in tuning.MEASURED or not isinstance(model, ConvNet):
+        return
+    inputs = math.prod(model.image)
+    draw = torch.Generator(device).manual_seed(0)
+    theta, x = (
+        0.1 * torch.randn(runs, *sizes, generator=draw, dtype=dtype, device=device)
+        for sizes in ((model.parameters(inputs, outputs),), (batch, inputs))
+    )
+    with torch.enable_grad():
+        model.forward(theta, x, outputs)
 
 
 def _runs(stage: tuple[int, ...]) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from threefactors.training import kernel
+from threefactors.training import kernel, products
+from threefactors.training.evaluation import capacity
 from threefactors.training.models import MLP, Network, criterion
-from threefactors.training.passes import Workspace, backward, forward, output_gradient
+from threefactors.training.products import StackedProducts
 
 N = TypeVar("N", bound=Network)
 BUDGET = 1 << 30  # bytes that the graph of one block of examples may take
@@ -85,6 +86,13 @@ class StackLosses(Generic[N]):
         """
         each = GRAPH * self.model.units(self.inputs, self.classes) * theta.element_size() * len(theta)
         block = max(1, BUDGET // each) if self.model.batch_norm is None else x.shape[1]
+        room, least = capacity(theta.device), each * block // 2  # convolutional stacks took 3.4 to 4.4 of the 8 numbers
+        if least > room:
+            raise MemoryError(
+                f"the graph of {x.shape[1]} examples and {len(theta)} networks takes {least / 2**30:.3g} GiB or more, "
+                f"since batch norm ties the examples together, and {theta.device} has {room / 2**30:.3g} GiB; "
+                f"use examples={room * len(theta) // each} or fewer for curvature, of one network at a time"
+            )
 
         def linearized(x: Tensor, y: Tensor, share: float) -> Callable[[Tensor], Tensor]:
             with torch.enable_grad():
@@ -109,74 +117,18 @@ class StackLosses(Generic[N]):
 
         return product
 
-    def stacked_products(self, theta: Tensor, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
-        """The same in plain PyTorch, for every device and width."""
-        whole = None if self.model.batch_norm is None else max(x.shape[1], 2)
-        model = MLP(self.perceptron.hidden, whole)
-        room = Workspace()
-        layers = model.layers(theta, self.inputs, self.classes)
-        trace = forward(model, layers, x, room)
-        scale = theta.new_full((1, 1, 1), 1 / x.shape[1])
-        backward(layers, trace, output_gradient(self.loss, trace, y, scale, room), room)
-        depth = len(layers)
-        gates = [(h > 0).to(theta.dtype) for h in trace.inputs[1:]]
-        probabilities = trace.outputs.softmax(-1)
+    def stacked_products(self, theta: Tensor, x: Tensor, y: Tensor) -> StackedProducts:
+        """The same in plain PyTorch, for every device and width; on a GPU, each product is one launch."""
+        return StackedProducts(self.perceptron, self.loss, theta, x, y, self.classes)
 
-        def product(v: Tensor) -> Tensor:
-            out = torch.empty_like(v)
-            along = model.layers(v, self.inputs, self.classes)
-            result = model.layers(out, self.inputs, self.classes)
-            r_inputs: list[Tensor] = []
-            r_normed: list[Tensor] = []
-            r_shrink: list[Tensor] = []  # ⟨ẑ R{z}⟩
-            rh: Tensor | None = None
-            for i, (layer, toward) in enumerate(zip(layers, along, strict=True)):
-                h = trace.inputs[i]
-                rz = room(f"rz{i}", h, *h.shape[:2], layer.weight.shape[-1])
-                if layer.gain is None:
-                    torch.baddbmm(toward.shift, h, toward.weight, out=rz)
-                else:
-                    torch.bmm(h, toward.weight, out=rz)
-                if rh is not None:
-                    rz.baddbmm_(rh, layer.weight)
-                if layer.gain is not None and toward.gain is not None:
-                    normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
-                    shrink = (normed * rz).mean(1, keepdim=True)
-                    rz = rz.sub_(rz.mean(1, keepdim=True)).addcmul_(normed, shrink, value=-1).mul_(inverse)
-                    r_normed.append(rz)
-                    r_shrink.append(shrink)
-                    rz = torch.addcmul(toward.shift, toward.gain, normed).addcmul_(layer.gain, rz)
-                rh = rz if i == depth - 1 else rz.mul_(gates[i])
-                r_inputs.append(rh)
-            assert rh is not None
-            if self.loss == "cross-entropy":  # the Hessian of the softmax: diag(p) − ppᵀ
-                rd = probabilities * (rh - (probabilities * rh).sum(-1, keepdim=True)) / x.shape[1]
-            else:
-                rd = rh / x.shape[1]
-            for i in range(depth - 1, -1, -1):
-                layer, toward, to = layers[i], along[i], result[i]
-                h, d = trace.inputs[i], trace.deltas[i]
-                if layer.gain is not None:
-                    assert to.gain is not None
-                    assert toward.gain is not None
-                    normed, inverse = trace.normed[i].squeeze(1), trace.inverse[i].squeeze(1)
-                    dy, rn, shrink = trace.upstream[i].squeeze(1), r_normed[i], r_shrink[i]
-                    mean, tilt = dy.mean(1, keepdim=True), (dy * normed).mean(1, keepdim=True)
-                    turn = rd * normed + dy * rn
-                    to.gain.copy_(turn.sum(1, keepdim=True))
-                    to.shift.copy_(rd.sum(1, keepdim=True))
-                    scale = layer.gain * inverse
-                    r_scale = toward.gain * inverse - layer.gain * inverse.square() * shrink
-                    rd = r_scale * (dy - mean - normed * tilt) + scale * (
-                        rd - rd.mean(1, keepdim=True) - rn * tilt - normed * turn.mean(1, keepdim=True)
-                    )
-                else:
-                    torch.sum(rd, 1, keepdim=True, out=to.shift)
-                torch.bmm(h.transpose(1, 2), rd, out=to.weight)
-                if i:
-                    to.weight.baddbmm_(r_inputs[i - 1].transpose(1, 2), d)
-                    rd = torch.bmm(rd, layer.weight.transpose(1, 2), out=room(f"rd{i}", h, *h.shape))
-                    rd = rd.baddbmm_(d, toward.weight.transpose(1, 2)).mul_(gates[i - 1])
-            return out
+    def curvature_bytes(self, examples: int, dtype: torch.dtype) -> int:
+        """Bytes that one run takes while it is multiplied by its Hessian on that many examples, at the most.
 
-        return product
+        In plain PyTorch, where a whole chunk of runs is linearized at once; the C kernel works run by run.
+        """
+        model, size = self.model, dtype.itemsize
+        if isinstance(model, MLP):
+            return products.numbers(model, self.inputs, self.classes, examples) * size
+        graph = GRAPH * model.units(self.inputs, self.classes) * examples * size
+        vectors = 5 * model.parameters(self.inputs, self.classes) * size
+        return vectors + (graph if model.batch_norm is not None else min(graph, BUDGET))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol
@@ -13,6 +13,33 @@ from torch import Tensor
 
 EPSILON = 1e-5  # added to a batch variance, as torch.nn.BatchNorm1d does
 LOSSES = ("cross-entropy", "squared")
+
+
+@dataclass(frozen=True)
+class Units:
+    """What one layer is about to normalize: z, with statistics over the axes ``over``, of which the first counts the
+    examples; γ and β, in a shape that fits; ``aside``, what else the network keeps until then, for a skip."""
+
+    z: Tensor
+    gain: Tensor
+    shift: Tensor
+    over: tuple[int, ...]
+    aside: Tensor | None = None
+
+
+# A pass that pauses at each normalization, is sent the normalized units, and returns the outputs (R, B, K).
+Layerwise = Generator[Units, Tensor, Tensor]
+
+
+def finish(layers: Layerwise, normalize: Callable[[Units], Tensor]) -> Tensor:
+    """The outputs of a pass, each of its layers normalized in turn."""
+    try:
+        units = next(layers)
+        while True:
+            units = layers.send(normalize(units))
+    except StopIteration as end:
+        outputs: Tensor = end.value
+        return outputs
 
 
 class Network(Protocol):
@@ -97,6 +124,9 @@ class MLP:
     def units(self, inputs: int, outputs: int) -> int:
         return sum(self.widths(inputs, outputs))
 
+    def widest(self, inputs: int, outputs: int) -> int:
+        return max(self.widths(inputs, outputs))
+
     def _shapes(self, inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, int]]]:
         widths = self.widths(inputs, outputs)
         for layer, (fan_in, fan_out) in enumerate(pairwise(widths)):
@@ -130,18 +160,25 @@ class MLP:
 
     def forward(self, theta: Tensor, x: Tensor, outputs: int, ghosts: int = 1, counted: int | None = None) -> Tensor:
         """(R, B, K) for x (R, B, D); see ``Network``."""
-        layers = self.layers(theta, x.shape[-1], outputs)
+
+        def normalize(units: Units) -> Tensor:
+            z = units.z
+            normed = standardize(z.view(len(z), ghosts, -1, z.shape[-1]), counted).view_as(z)
+            return units.gain * normed + units.shift
+
+        return finish(self.layerwise(theta, x, outputs), normalize)
+
+    def layerwise(self, theta: Tensor, x: Tensor, outputs: int) -> Layerwise:
+        """The same pass, pausing at each normalization; see ``Network``."""
+        *hidden, last = self.layers(theta, x.shape[-1], outputs)
         h = x
-        for i, layer in enumerate(layers):
+        for layer in hidden:
             if layer.gain is None:
-                h = torch.baddbmm(layer.shift, h, layer.weight)
-            else:
-                z = h @ layer.weight
-                normed = standardize(z.view(len(z), ghosts, -1, z.shape[-1]), counted).view_as(z)
-                h = layer.gain * normed + layer.shift
-            if i < len(layers) - 1:
-                h = h.relu()
-        return h
+                h = torch.baddbmm(layer.shift, h, layer.weight).relu()
+            else:  # statistics are not rounded where products are
+                h = (h @ layer.weight).to(theta.dtype)
+                h = (yield Units(h, layer.gain, layer.shift, (1,))).relu()
+        return torch.baddbmm(last.shift, h, last.weight)
 
     def filters(self, inputs: int, outputs: int) -> Tensor:
         """(P,) number of the filter for each entry of θ, the column of W that feeds one unit; −1 for b, γ and β."""
