@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from threefactors._types import Estimate, Losses
-from threefactors.measurement.lanczos import Eigenpairs, check_generators, orthogonalize, rademacher
+from threefactors.measurement.draws import check_generators, rademacher
+from threefactors.measurement.krylov import orthogonalize
+from threefactors.measurement.lanczos import Eigenpairs
 from threefactors.measurement.operators import CHUNK, Product, StackOperator, evaluate, pushforward, stack_operator, vjp
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from threefactors.measurement.lanczos import check_generators
+from threefactors.measurement.draws import check_generators
 from threefactors.measurement.operators import StackOperator
 
 Height = Callable[[Tensor], Tensor]

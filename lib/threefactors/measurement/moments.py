@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from threefactors._types import Estimate
-from threefactors.measurement.lanczos import Krylov, check_generators, lanczos, orthogonalize, rademacher
+from threefactors.measurement.draws import check_generators, rademacher
+from threefactors.measurement.krylov import Krylov, lanczos, orthogonalize
 from threefactors.measurement.operators import StackOperator
+from threefactors.measurement.stacked import Method, basis_bytes, is_stacked, sampled_moments
 
 # Why the products are divided like this. Root-mean-square relative errors of (trace, ‖A‖_F²) for the
 # Hessian of an MLP 64-20-20-10 trained on digits to loss .004 (P = 1930), against the dense matrix:
@@ -26,7 +28,9 @@ from threefactors.measurement.operators import StackOperator
 # one to find it and one for A Q.
 
 
-def moments(op: StackOperator, *, probes: int, generators: Sequence[torch.Generator]) -> tuple[Estimate, Estimate]:
+def moments(
+    op: StackOperator, *, probes: int, generators: Sequence[torch.Generator], method: Method | None = None
+) -> tuple[Estimate, Estimate]:
     """Trace and squared Frobenius norm of each run, from the same products.
 
     Half of the products go to a Lanczos basis Q, which takes up the large eigenvalues exactly; the rest
@@ -42,10 +46,11 @@ def moments(op: StackOperator, *, probes: int, generators: Sequence[torch.Genera
 
     probes      products per run, at least 2; 30 are a good start, and half of them (n) are samples
     generators  one per run
+    method      "runs", one after another, or "stacked", all at once; None: stacked on a GPU
 
     Hutch++ (Meyer et al., arXiv 2010.09649) with the sketch replaced by a Krylov basis (Chen and Hallman,
     arXiv 2205.01736). A run that is not finite has NaN. Raises ValueError where probes < 2, or for a wrong
-    number of generators.
+    number of generators or an unknown method.
     """
     R, P = op.shape
     check_generators(generators, R)
@@ -54,40 +59,38 @@ def moments(op: StackOperator, *, probes: int, generators: Sequence[torch.Genera
     steps = min(probes // 2, probes - 2, P)
     exact = torch.zeros(R, 1, 2, dtype=torch.float64)
     samples = torch.zeros(R, probes - steps, 2, dtype=torch.float64)
-    for rows, part in op.chunks():
+    stacked = is_stacked(op, method)
+    for rows, part in op.chunks(basis_bytes(op, steps) if stacked else 0):
         mine = [generators[i] for i in rows]
-        runs = lanczos(part, rademacher(part, mine), mine, steps=steps)
-        exact[rows, 0] = torch.tensor([_of_basis(run) for run in runs], dtype=torch.float64)
-        samples[rows] = _of_complement(part, runs, mine, samples.shape[1])
+        if stacked:
+            exact[rows, 0], samples[rows] = sampled_moments(part, mine, steps=steps, samples=samples.shape[1])
+        else:
+            runs = lanczos(part, rademacher(part, mine), mine, steps=steps)
+            exact[rows, 0] = torch.tensor([run.moments() for run in runs], dtype=torch.float64)
+            samples[rows] = _of_complement(part, runs, mine, samples.shape[1])
     n = samples.shape[1]
     values = (exact + samples).mean(1)
     errors = samples.std(1) / math.sqrt(n)
     return Estimate(values[:, 0], errors[:, 0], n), Estimate(values[:, 1], errors[:, 1], n)
 
 
-def trace(op: StackOperator, *, probes: int, generators: Sequence[torch.Generator]) -> Estimate:
+def trace(
+    op: StackOperator, *, probes: int, generators: Sequence[torch.Generator], method: Method | None = None
+) -> Estimate:
     """Trace of each run, tr A = Σ λ_i; arguments, validity and errors as for `moments`.
 
     >>> op = StackOperator.from_dense(torch.diag(torch.tensor([1.0, 2.0, 3.0]))[None])
     >>> trace(op, probes=8, generators=[torch.Generator().manual_seed(0)]).value.round(decimals=4)
     tensor([6.], dtype=torch.float64)
     """
-    return moments(op, probes=probes, generators=generators)[0]
+    return moments(op, probes=probes, generators=generators, method=method)[0]
 
 
-def frobenius_squared(op: StackOperator, *, probes: int, generators: Sequence[torch.Generator]) -> Estimate:
+def frobenius_squared(
+    op: StackOperator, *, probes: int, generators: Sequence[torch.Generator], method: Method | None = None
+) -> Estimate:
     """Squared Frobenius norm of each run, ‖A‖_F² = Σ λ_i²; all else as for `moments`."""
-    return moments(op, probes=probes, generators=generators)[1]
-
-
-def _of_basis(run: Krylov) -> tuple[float, float]:
-    """tr QᵀAQ and ‖A Q‖_F², from A Q = Q T + β_m q_{m+1} e_mᵀ without a further product."""
-    if run.size == 0:
-        return 0.0, 0.0
-    if not run.finite:
-        return math.nan, math.nan
-    inner = sum(b * b for b in run.beta[:-1])
-    return sum(run.alpha), sum(a * a for a in run.alpha) + 2 * inner + run.beta[-1] ** 2
+    return moments(op, probes=probes, generators=generators, method=method)[1]
 
 
 def _of_complement(op: StackOperator, runs: Sequence[Krylov], generators: Sequence[torch.Generator], n: int) -> Tensor:

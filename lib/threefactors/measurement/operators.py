@@ -24,6 +24,12 @@ CHUNK = 4
 """Runs linearized at once. For MLPs 64-64-64-64-10 on 1152 examples (float32, 2 cores), ms per model
 and product were 2.05, 1.81, 1.61, 1.92, 3.89 for 1, 2, 4, 8, 16 runs at once."""
 
+ON_GPU = 64
+"""Runs linearized at once on a GPU, which a few small networks do not fill; not tuned by measuring."""
+
+BUDGET = 4 << 30
+"""Bytes that the Lanczos vectors of the runs of one chunk may take together, where they are kept in one piece."""
+
 
 @dataclass(frozen=True)
 class StackOperator:
@@ -36,6 +42,7 @@ class StackOperator:
     shape      (R, P)
     linearize  run indices (r,) → product of these runs; whoever holds the product holds its graph
     chunk      runs linearized at once; bounds memory, changes no result
+    budget     bytes that vectors kept for the runs of one chunk may take; likewise
     """
 
     shape: tuple[int, int]
@@ -43,6 +50,7 @@ class StackOperator:
     device: torch.device
     linearize: Callable[[Tensor], Product]
     chunk: int = CHUNK
+    budget: int = BUDGET
 
     @classmethod
     def from_dense(cls, matrices: Tensor, *, chunk: int = CHUNK) -> StackOperator:
@@ -65,9 +73,11 @@ class StackOperator:
         """The same matrices for the given runs (r,) only."""
         return replace(self, shape=(len(index), self.shape[1]), linearize=lambda rows: self.linearize(index[rows]))
 
-    def chunks(self) -> Iterator[tuple[Tensor, StackOperator]]:
-        """Pairs of run indices and their operator, `chunk` runs at a time."""
-        for rows in torch.arange(self.shape[0]).split(self.chunk):
+    def chunks(self, each: int = 0) -> Iterator[tuple[Tensor, StackOperator]]:
+        """Pairs of run indices and their operator, `chunk` runs at a time; fewer if a run takes `each` bytes of the
+        budget."""
+        most = max(1, min(self.chunk, self.budget // max(each, 1)))
+        for rows in torch.arange(self.shape[0]).split(most):
             yield rows, self.rows(rows)
 
     def scaled(self, d: Tensor) -> StackOperator:
@@ -97,7 +107,7 @@ class StackOperator:
         return self @ torch.eye(P, dtype=self.dtype, device=self.device).expand(R, P, P)
 
 
-def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
+def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int | None = None) -> StackOperator:
     """Hessian of the mean loss: H = ∇² (1/B) Σ_i ℓ_i(θ).
 
     theta (R, P), x (R, B, ...), y (R, B); the mean is over the B examples given. Exact at every θ
@@ -105,6 +115,7 @@ def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int =
     `hessian_products(theta, x, y)` returning v ↦ H v, it is used; otherwise the product is Pearlmutter's
     ∇(gᵀv) (Neural Computation 6, 1994, doi:10.1162/neco.1994.6.1.147). If that v ↦ H v has a method
     `only(places)`, the same for some of the runs, one linearization serves until other runs are asked for.
+    chunk: runs linearized at once; None: CHUNK, and ON_GPU on a GPU.
 
     Raises ValueError where the shapes do not fit.
     """
@@ -122,7 +133,7 @@ def hessian(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int =
     return stack_operator(linearize, theta, x, y, chunk)
 
 
-def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
+def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int | None = None) -> StackOperator:
     """Gauss–Newton matrix of the mean loss: G = (1/B) Σ_i J_iᵀ (∇²_out ℓ_i) J_i.
 
     theta (R, P), x (R, B, ...), y (R, B); J_i = ∂ output_i/∂θ (K, P). Positive semidefinite where the
@@ -142,7 +153,9 @@ def gauss_newton(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: 
     return stack_operator(linearize, theta, x, y, chunk)
 
 
-def gradient_covariance(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int = CHUNK) -> StackOperator:
+def gradient_covariance(
+    losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, chunk: int | None = None
+) -> StackOperator:
     """Covariance of the per-example gradients: C = (1/B) Σ_i g_i g_iᵀ − g gᵀ.
 
     That is the uncentered second moment minus the outer product of the mean gradient g, with 1/B (all
@@ -159,9 +172,10 @@ def gradient_covariance(losses: Losses, theta: Tensor, x: Tensor, y: Tensor, *, 
 
         def product(v: Tensor) -> Tensor:
             # C v = (1/B) Σ_i (s_i − s̄) g_i with s_i = g_iᵀv: centering s is centering g_i.
-            # Row by row, since a reduction may be split among threads by the size of the whole stack.
-            s = torch.stack([row - row.mean() for row in jvp(v)])
-            return vjp(each, at, weights * s)
+            s = jvp(v)
+            if s.device.type == "cpu":  # row by row: threads may share a reduction by the size of the whole stack
+                return vjp(each, at, weights * torch.stack([row - row.mean() for row in s]))
+            return vjp(each, at, weights * (s - s.mean(1, keepdim=True)))
 
         return product
 
@@ -174,7 +188,7 @@ def _multiply(product: Product, columns: Tensor) -> Tensor:
 
 
 def stack_operator(
-    linearize: Callable[[Tensor, Tensor, Tensor], Product], theta: Tensor, x: Tensor, y: Tensor, chunk: int
+    linearize: Callable[[Tensor, Tensor, Tensor], Product], theta: Tensor, x: Tensor, y: Tensor, chunk: int | None
 ) -> StackOperator:
     if theta.ndim != 2 or not theta.is_floating_point() or theta.numel() == 0:
         raise ValueError(f"theta has shape {tuple(theta.shape)} and {theta.dtype}; use floating (R, P)")
@@ -186,6 +200,8 @@ def stack_operator(
         )
     if x.shape[1] == 0:
         raise ValueError("x holds B=0 examples, which have no mean; use B >= 1")
+    if chunk is None:
+        chunk = CHUNK if theta.device.type == "cpu" else ON_GPU
     if chunk < 1:
         raise ValueError(f"chunk={chunk} runs at once; use chunk >= 1")
     theta = theta.detach()

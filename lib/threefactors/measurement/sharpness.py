@@ -13,6 +13,7 @@ from torch import Tensor
 
 from threefactors.measurement.lanczos import Eigenpairs, top_eigenvalues
 from threefactors.measurement.operators import StackOperator
+from threefactors.measurement.stacked import Method
 
 
 def adaptive_sharpness(
@@ -22,6 +23,7 @@ def adaptive_sharpness(
     tol: float = 1e-3,
     max_products: int | None = None,
     generators: Sequence[torch.Generator],
+    method: Method | None = None,
 ) -> Eigenpairs:
     """Sharpness in relative changes of each weight: λ_max(diag|θ| H diag|θ|).
 
@@ -31,12 +33,13 @@ def adaptive_sharpness(
 
     op            Hessian (or another matrix) of R runs
     theta (R, P)  the weights it was taken at
-    tol, max_products, generators: as for `top_eigenvalues`, whose errors it raises; vectors is None
+    tol, max_products, generators, method: as for `top_eigenvalues`, whose errors it raises; vectors is None
 
     Kwon et al., ASAM, arXiv 2102.11600 (elementwise operator).
     """
+    scaled = op.scaled(theta.abs())
     return top_eigenvalues(
-        op.scaled(theta.abs()), tol=tol, max_products=max_products, vectors=False, generators=generators
+        scaled, tol=tol, max_products=max_products, vectors=False, generators=generators, method=method
     )
 
 

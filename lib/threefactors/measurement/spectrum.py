@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from threefactors.measurement.lanczos import check_generators, lanczos, rademacher
+from threefactors.measurement.draws import check_generators, rademacher
+from threefactors.measurement.krylov import Tridiagonal, lanczos
 from threefactors.measurement.operators import StackOperator
+from threefactors.measurement.stacked import Method, is_stacked, quadratures
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,12 @@ class Quadrature:
 
 
 def spectral_density(
-    op: StackOperator, *, steps: int, probes: int, generators: Sequence[torch.Generator]
+    op: StackOperator,
+    *,
+    steps: int,
+    probes: int,
+    generators: Sequence[torch.Generator],
+    method: Method | None = None,
 ) -> Quadrature:
     """Density of the eigenvalues of each run, φ(λ) = (1/P) Σ_i δ(λ − λ_i), as a quadrature.
 
@@ -55,9 +62,10 @@ def spectral_density(
     steps       m, nodes per probe; more than P are never needed nor taken
     probes      V start vectors, averaged; the products are steps × probes per run
     generators  one per run
+    method      "runs", one after another, or "stacked", all at once; None: stacked on a GPU
 
-    A run that is not finite has NaN. Raises ValueError where steps or probes < 1, or for a wrong number of
-    generators.
+    A run that is not finite has NaN. Raises ValueError where steps or probes < 1, for a wrong number of
+    generators, or for an unknown method.
     """
     R, P = op.shape
     check_generators(generators, R)
@@ -65,13 +73,21 @@ def spectral_density(
         raise ValueError(f"steps={steps} and probes={probes}; use at least 1 of each")
     nodes = torch.full((R, probes, min(steps, P)), torch.nan, dtype=torch.float64)
     weights = torch.full_like(nodes, torch.nan)
+
+    def note(i: int, j: int, run: Tridiagonal) -> None:
+        if run.finite:
+            values, vectors = run.ritz()
+            nodes[i, j] = torch.from_numpy(values.copy())
+            weights[i, j] = torch.from_numpy(vectors[0] ** 2)
+
+    if is_stacked(op, method):
+        for i, found in enumerate(quadratures(op, generators, steps=steps, probes=probes)):
+            for j, run in enumerate(found):
+                note(i, j, run)
+        return Quadrature(nodes, weights / weights.sum(2, keepdim=True))
     for rows, part in op.chunks():
         mine = [generators[i] for i in rows]
         for j in range(probes):
-            runs = lanczos(part, rademacher(part, mine), mine, steps=steps)
-            for i, run in zip(rows.tolist(), runs, strict=True):
-                if run.finite:
-                    values, vectors = run.ritz()
-                    nodes[i, j] = torch.from_numpy(values.copy())
-                    weights[i, j] = torch.from_numpy(vectors[0] ** 2)
+            for i, run in zip(rows.tolist(), lanczos(part, rademacher(part, mine), mine, steps=steps), strict=True):
+                note(i, j, run)
     return Quadrature(nodes, weights / weights.sum(2, keepdim=True))
