@@ -23,11 +23,13 @@ from threefactors.experiments import (
     Store,
     StoreError,
     Weights,
+    executors,
     run,
 )
 from threefactors.experiments import runner as runner_module
 from threefactors.experiments import work as work_module
 from threefactors.experiments.store import key
+from threefactors.settings import SettingsError
 from threefactors.training import MLP, SGD, Clock, Epochs, Run, Steps, Sweep, Task, load
 
 TINY = Task(model=MLP((8,)), train_size=128)
@@ -326,9 +328,15 @@ def test_bad_requests_fail_before_any_work(tmp_path, monkeypatch):
         AtClock(())
     with pytest.raises(ValueError, match="split='train'"):
         Accuracy("train")
-    if not torch.cuda.is_available():
-        with pytest.raises(RuntimeError, match="no usable GPU; use device='cpu'"):
-            run(sweep(), [Loss()], store=tmp_path, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SettingsError, match=r"device='cuda' but torch .* finds no GPU; use cpu"):
+        run(sweep(), [Loss()], store=tmp_path, device="cuda")
+    with pytest.raises(SettingsError, match="device='gpu0' is unknown; use cpu, cuda or cuda:N"):
+        run(sweep(), [Loss()], store=tmp_path, device="gpu0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(SettingsError, match="device='cuda:3' but there is 1 GPU; use cuda:0"):
+        run(sweep(), [Loss()], store=tmp_path, device="cuda:3")
 
 
 def test_any_executor_serves(serial, tmp_path):
@@ -338,42 +346,83 @@ def test_any_executor_serves(serial, tmp_path):
 
 @dataclass(frozen=True)
 class Killer:
-    """A probe that ends its process, as running out of memory would, unless a file says not to."""
+    """A probe that ends the process of one run, as running out of memory would: the first so many times."""
 
-    spared: str
+    folder: str
+    times: int
+    seed: int = 2
     at: str = "end"
 
     def measure(self, trainer, runs):
-        if not os.path.exists(self.spared):
+        deaths = len(os.listdir(self.folder))
+        if deaths < self.times and any(
+            trainer.runs[i].seed == self.seed and trainer.runs[i].sgd.lr == 0.1 for i in runs
+        ):
+            open(os.path.join(self.folder, str(deaths)), "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
 
-def test_a_killed_worker_is_replaced_in_the_next_sweep(tmp_path, monkeypatch):
+def small(**changes):
+    """Six runs of one batch size: three stacks, with one worker."""
+    return sweep(batch_size=16, **changes)
+
+
+@pytest.fixture
+def one_job(tmp_path, monkeypatch):
     monkeypatch.setenv("THREEFACTORS_JOBS", "1")
-    probes = [Loss(), Killer(str(tmp_path / "spared"))]
-    with pytest.raises(RuntimeError, match="stacks failed, the first with BrokenProcessPool"):
-        run(sweep(), probes, store=tmp_path, progress=False)
-    (tmp_path / "spared").touch()
-    assert len(run(sweep(), probes, store=tmp_path, progress=False)) == 12
+    monkeypatch.setenv("THREEFACTORS_PROGRESS", str(tmp_path / "progress"))
+    monkeypatch.setattr(executors, "SHARES", 3)
+    (tmp_path / "deaths").mkdir()
+    yield tmp_path
+    assert [int(line.split()[0]) for line in (tmp_path / "progress").read_text().splitlines()][-1] <= 6
+
+
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(one_job):
+    probes = [Loss(), Killer(str(one_job / "deaths"), 1)]
+    result = run(small(), probes, store=one_job / "store")
+    assert len(os.listdir(one_job / "deaths")) == 1
+    plain = run(small(), [Loss()], store=one_job / "plain", progress=False)
+    pd.testing.assert_frame_equal(result.table(), plain.table(), check_exact=True)
+    assert (one_job / "progress").read_text().splitlines()[-1] == "6 6"
+
+
+@pytest.mark.slow
+def test_a_run_that_kills_every_worker_is_found_and_named(one_job):
+    probes = [Loss(), Killer(str(one_job / "deaths"), 99)]
+    with pytest.raises(RuntimeError, match=r"1 run fails even alone: digits.*lr=0\.1, .*seed=2: its worker dies each"):
+        run(small(), probes, store=one_job / "store")
+    assert len(Store(one_job / "store")) == 5
+    assert len(os.listdir(one_job / "deaths")) == 3  # in company, and twice alone
+    assert (one_job / "progress").read_text().splitlines()[-1] == "5 6"
 
 
 @dataclass(frozen=True)
 class Poison:
-    """A probe that kills one batch size."""
+    """A probe that fails for one batch size, and there for the seeds given."""
 
+    seeds: tuple[int, ...]
     at: str = "end"
 
     def measure(self, trainer, runs):
-        if trainer.runs[0].sgd.batch_size == 32:
+        if trainer.runs[0].sgd.batch_size == 32 and any(trainer.runs[i].seed in self.seeds for i in runs):
             raise ArithmeticError("poisoned")
         return {}
 
 
-def test_a_poisoned_stack_leaves_the_others_whole(tmp_path):
-    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match=r"1 of 2 stacks failed.*poisoned"):
-        run(sweep(batch_size=[32, 16]), [Loss(), Poison()], store=tmp_path, executor=executor, progress=False)
-    assert len(Store(tmp_path)) == 6
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ((1,), r"2 runs fail even alone, the first is .*batch_size=32, seed=1: it raises Arithm.*poisoned.*\. All"),
+        (range(6), r"[345] runs fail even alone, .*; [789] more failed with others and were not tried alone\."),
+    ],
+)
+def test_a_poisoned_stack_leaves_the_others_whole(tmp_path, seeds, said):
+    """Of the stack itself the healthy runs are saved; where all fail, that is found out soon and not twelve times."""
+    both = sweep(batch_size=[32, 16], seed=range(6))
+    with ThreadPoolExecutor(1) as executor, pytest.raises(RuntimeError, match=said):
+        run(both, [Loss(), Poison(tuple(seeds))], store=tmp_path, executor=executor, progress=False)
+    assert len(Store(tmp_path)) == 24 - 2 * len(seeds)
 
 
 def test_clock_runs_have_their_clock(tmp_path):

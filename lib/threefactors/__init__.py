@@ -4,6 +4,7 @@ An executable reproduction of "Three Factors Influencing Minima in SGD" (arXiv 1
 it. Layers, each of which imports only from those above it::
 
     _types · _rng · _identity · settings         what all share; the one source of randomness
+    _launch                                      many small operations as one: a CUDA graph
     theory                                       predicts
     training      simulation                     produce: networks, and trajectories of a process
     measurement                                  observes; these four are blind to one another
@@ -15,6 +16,8 @@ it. Layers, each of which imports only from those above it::
 
 Theory and data meet for the first time in inference: a prediction cannot have seen what it predicts.
 """
+
+import logging
 
 from threefactors.experiments import Accuracy, AtClock, Every, Loss, Moments, Result, Sharpness, Spectrum, Weights, run
 from threefactors.inference import claims, judge
@@ -34,6 +37,8 @@ from threefactors.training import (
     TrainLoss,
     TriangularCycle,
 )
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants to read along says so: stderr stays empty
 
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 (in the order in which one needs them)

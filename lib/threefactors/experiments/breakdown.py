@@ -20,14 +20,16 @@ from threefactors.training.runs import Clock, Epochs, Run, TrainLoss, Until
 LOOKS = 400  # times that the training loss is looked at, if it takes the whole clock to come down
 
 
-def protocols(*, epochs: int, clock: float, loss: float) -> dict[str, Callable[[int, float], Until]]:
+def protocols(
+    *, epochs: int, clock: float, loss: float, looks: int = LOOKS
+) -> dict[str, Callable[[int, float], Until]]:
     """The stopping rule of a curve under each protocol, as a function of N and the ratio.
 
-    At equal loss a run gives up after the epochs that make up the ``clock``.
+    At equal loss a run gives up after the epochs that make up the ``clock``; within it there are so many ``looks``.
     """
 
     def to_loss(examples: int, ratio: float) -> TrainLoss:
-        return TrainLoss(loss, at_most=Epochs(ceil(clock / (examples * ratio))), every=clock / LOOKS)
+        return TrainLoss(loss, at_most=Epochs(ceil(clock / (examples * ratio))), every=clock / looks)
 
     return {
         "equal epochs": lambda examples, ratio: Epochs(epochs),

@@ -24,7 +24,7 @@ from threefactors.measurement.landscape import (
     symmetric_rise,
     toward,
 )
-from threefactors.settings import Settings
+from threefactors.settings import Settings, require_device
 from threefactors.training import Task, Trainer, load
 from threefactors.training.losses import StackLosses
 
@@ -49,18 +49,20 @@ class Surface:
     y_validation: Tensor
 
     @classmethod
-    def of(cls, task: Task, examples: int | None = None) -> Surface:
-        """Over the first ``examples`` of the training set (all, if None), with its true labels.
+    def of(cls, task: Task, examples: int | None = None, held_out: int | None = None) -> Surface:
+        """Over the first ``examples`` of the training set, with its true labels, and the first ``held_out`` of the
+        validation set (None: all).
 
         Raises ValueError for a task with label noise, whose labels differ from seed to seed.
         """
         if task.label_noise:
             raise ValueError(f"label_noise={task.label_noise} gives each seed labels of its own; use label_noise=0")
         where = Settings.from_environment()
-        data = load(task.dataset, where.data).first(task.train_size).to(where.device)
+        require_device(where.device)  # here: the workers of a scheduler carry out sweeps only
+        data = load(task.dataset, where.data).to(where.device).first(task.train_size)
         losses = StackLosses(task.model, task.loss, data.inputs, data.classes)
         x, y = data.x_train[:examples], data.y_train[:examples]
-        return cls(losses, x, y, data.x_validation, data.y_validation)
+        return cls(losses, x, y, data.x_validation[:held_out], data.y_validation[:held_out])
 
     def __call__(self, theta: Tensor) -> Tensor:
         return torch.cat([self._few(part) for part in theta.split(self._chunk)])
@@ -161,9 +163,9 @@ def lines(result: Result, pairs: Mapping[str, tuple[Setting, Setting]], **option
         outward, inward  distance, away from the other end or toward it, at which L has risen by ``level`` (inf: never)
         separation       ‖θ₂ − θ₁‖
 
-    options: alphas, reach, level (nats), and examples (the first so many of the training set). A pair with an end
-    that diverged keeps its rows, without numbers. Raises ValueError for a setting that the result lacks, for
-    several tasks, for label noise, or without ``Weights``.
+    options: alphas, reach, level (nats), examples and held_out (the first so many of the training and of the validation
+    set). A pair with an end that diverged keeps its rows, without numbers. Raises ValueError for a setting that the
+    result lacks, for several tasks, for label noise, or without ``Weights``.
     """
     if len({run.task for run in result.runs}) > 1:
         raise ValueError("the result holds runs of several tasks; a line needs networks of one task")
@@ -207,11 +209,12 @@ def _between(
     reach: float = REACH,
     level: float = LEVEL,
     examples: int | None = None,
+    held_out: int | None = None,
 ) -> Lines:
     grid = torch.tensor(alphas, dtype=torch.float64)
     if not {0.0, 1.0} <= set(alphas) or not (grid.diff() > 0).all():
         raise ValueError("alphas must ascend, with 0 and 1, the two ends, among them")
-    surface = Surface.of(task, examples)
+    surface = Surface.of(task, examples, held_out)
     ends, curves = [], []
     for name, *both in pairs:
         first, second = (rows.sort_values("seed").reset_index(drop=True) for rows in both)

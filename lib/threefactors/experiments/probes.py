@@ -7,13 +7,15 @@ A probe is a frozen dataclass (its fields are part of the identity of a result) 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from threefactors._rng import generator
+from threefactors.experiments.memory import current, halving
+from threefactors.experiments.peaks import BUDGET, LINEARIZATION, TOGETHER
 from threefactors.measurement import (
     StackOperator,
     adaptive_sharpness,
@@ -26,9 +28,6 @@ from threefactors.measurement import (
 from threefactors.training import Trainer
 from threefactors.training.sampling import batch_gradients
 from threefactors.training.train import ROUNDING
-
-BUDGET = 1 << 30  # bytes that the linearizations of one chunk of runs may take
-LINEARIZATION = 10  # numbers kept for each example and unit: activations, deltas, and their derivatives along v
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,16 @@ def _hessian(trainer: Trainer, runs: Sequence[int], examples: int | None) -> Sta
     x = trainer.data.x_train[:examples]
     y = trainer.labels[chosen, :examples]
     theta, model = trainer.theta[chosen], trainer.losses.model
-    # The C kernel spreads runs over threads. Batched products, on a CPU, round by where a run lies in its batch:
-    # there one run at a time, so that no result depends on the company.
-    most = 16 if trainer.losses.in_c(theta) else 1 if theta.device.type == "cpu" else 64
-    each = LINEARIZATION * len(x) * model.units(trainer.data.inputs, trainer.data.classes) * theta.element_size()
-    chunk = max(1, min(most, BUDGET // each))
-    return hessian(trainer.losses, theta, x.expand(len(chosen), *x.shape), y, chunk=chunk)
+    images = x.expand(len(chosen), *x.shape)
+    if theta.device.type == "cpu":
+        # The C kernel spreads runs over threads. Batched products, on a CPU, round by where a run lies in its batch:
+        # there one run at a time, so that no result depends on the company.
+        each = LINEARIZATION * len(x) * model.units(trainer.data.inputs, trainer.data.classes) * theta.element_size()
+        chunk = min(TOGETHER if trainer.losses.in_c(theta) else 1, BUDGET // each)
+        return hessian(trainer.losses, theta, images, y, chunk=max(1, chunk))
+    half = max(1, current(theta.device).room() // 2)  # one for linearizations, one for the vectors of Lanczos
+    chunk = max(1, half // trainer.losses.curvature_bytes(len(x), theta.dtype))
+    return replace(hessian(trainer.losses, theta, images, y, chunk=chunk), budget=half)
 
 
 def _generators(trainer: Trainer, runs: Sequence[int], stream: str) -> list[torch.Generator]:
@@ -199,6 +202,7 @@ class GradientNoise:
     Estimated without bias from ``batches`` independent batches (≥ 2), other than those it trains on. With svag = l it
     is divided by l: lr/S · noise_trace is the scale of the noise for every l. A batch of an epoch is drawn without
     replacement, which lowers the noise by (N − S)/(N − 1); that the batches of one epoch are dependent is not seen.
+    With ``Task.augmentation`` the images are cropped and flipped as in training, which is part of the noise.
     """
 
     batches: int = 64
@@ -218,7 +222,8 @@ class GradientNoise:
         run = trainer.runs[i]
         size, sigma = run.sgd.batch_at(int(trainer.epochs[i])), run.sgd.isotropic_noise
         drawn = trainer.sampler(i, "noise probe ").independent(self.batches, size)
-        g = batch_gradients(trainer.losses, trainer.theta[i], trainer.data.x_train, trainer.labels[i], drawn).double()
+        x, y, augmenter = trainer.data.x_train, trainer.labels[i], trainer.augmenter([i], "noise probe ")
+        g = batch_gradients(trainer.losses, trainer.theta[i], x, y, drawn, augmenter).double()
         if sigma:
             draw = torch.randn(g.shape, generator=generator(run.seed, "noise probe"), dtype=torch.float64)
             g += sigma * draw.to(g.device)
@@ -266,7 +271,11 @@ def pauses(probes: Sequence[Probe]) -> Callable[[int, list[float], list[float]],
 
 
 def take(probe: Probe, trainer: Trainer, runs: Sequence[int]) -> list[dict[str, Any]]:
-    """The probe's columns for each of the runs, as plain numbers and arrays."""
+    """The probe's columns for each of the runs, as plain numbers and arrays; of fewer at once if memory asks for it."""
+    return halving(lambda some: _taken(probe, trainer, some), runs, trainer.theta.device)
+
+
+def _taken(probe: Probe, trainer: Trainer, runs: Sequence[int]) -> list[dict[str, Any]]:
     columns = {
         name: values.detach().cpu().numpy() if isinstance(values, Tensor) else values
         for name, values in probe.measure(trainer, runs).items()

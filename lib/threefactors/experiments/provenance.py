@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -53,3 +54,14 @@ def provenance(device: str, **more: Any) -> dict[str, Any]:
     """Commit, versions, device and the time now (UTC)."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"commit": commit(), "versions": versions(), "device": device_name(device), "date": now, **more}
+
+
+def incidents(each: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """A line for whatever befell some of these runs, told from their provenance; in older stores there is nothing."""
+    tales = {
+        "splits": "in a smaller stack than asked for, because memory did not hold it",
+        "measured_apart": "in a stack that was measured in halves, because memory ran out",
+        "resumed": "from where an interruption had left them",
+    }
+    met = {tale: sum(bool(one.get(name)) for one in each) for name, tale in tales.items()}
+    return tuple(f"{count} of {len(each)} runs were carried out {tale}" for tale, count in met.items() if count)

@@ -5,24 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
-from threefactors.experiments.executors import carry_out, workers
+from threefactors.experiments.cluster import Cluster
+from threefactors.experiments.executors import Crew, carry_out, exact, workers
+from threefactors.experiments.memory import Budget, check
 from threefactors.experiments.probes import Probe, check_probe
+from threefactors.experiments.provenance import incidents
 from threefactors.experiments.store import Store, key
 from threefactors.experiments.work import train_stack
-from threefactors.settings import Settings
+from threefactors.settings import Settings, require_device
 from threefactors.training import Run, Sweep, load
-from threefactors.training.runs import STACK_LIMIT
-
-SHARES = 6  # stacks for each worker process: enough that none waits long for the last one to finish
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Result:
             for run, record in zip(self.runs, self.records, strict=True)
             if not record["finished"] and not record["diverged"]
         )
+
+    @property
+    def incidents(self) -> tuple[str, ...]:
+        """What happened on the way that changed how the runs were carried out, but none of their numbers."""
+        return incidents([record["provenance"] for record in self.records])
 
     def table(self) -> pd.DataFrame:
         """One row a run: its settings, how it ended, and what was measured at the end (missing if it diverged)."""
@@ -94,23 +99,28 @@ def run(
     executor: Executor | None = None,
     device: str | None = None,
     data: str | os.PathLike[str] | None = None,
+    scheduler: str | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Carries out every run of the sweep that the store does not hold yet, and returns all of them.
 
-    store: folder of results, device: ``cpu`` or ``cuda``, data: root folder of the data sets; each defaults to what
-    ``Settings.from_environment()`` says. executor: any concurrent.futures.Executor; each stack is one task (none: in
-    this process, which a stack fills by itself). A run is stored as soon as it has ended, so an interrupted sweep
-    goes on where it stopped. Raises before any work starts for a batch larger than the training set, an unknown
-    data set or probe, a store that cannot be written or a device that is not there.
+    store: folder of results, device: ``cpu`` or ``cuda``, data: root folder of the data sets, scheduler: address of
+    one of dask.distributed or ``local``; each defaults to what ``Settings.from_environment()`` says. executor: any
+    concurrent.futures.Executor; each stack is one task. Without one the scheduler's workers, without that the
+    settings' worker processes, and without these this process, which a stack fills by itself. A run is stored as
+    soon as it has ended, so an interrupted sweep goes on where it stopped. Raises before any work starts for a batch
+    larger than the training set, an unknown data set or probe, a store that cannot be written, a device that is not
+    there or a scheduler that cannot be reached.
     """
     where = Settings.from_environment()
     place = Store(store if store is not None else where.store)
     root = data if data is not None else where.data
     chosen = device if device is not None else where.device
+    scheduler = None if executor is not None else scheduler or where.scheduler
     for probe in probes:
         check_probe(probe)
-    _check_device(chosen)
+    require_device(chosen, scheduler)
+    exact()
     sets = {name: load(name, root) for name in {run.task.dataset for run in sweep}}
     for one in sweep:
         own = sets[one.task.dataset]
@@ -120,31 +130,37 @@ def run(
     keys = {one: key(one, tuple(probes), sets[one.task.dataset].checksum) for one in sweep}
     records = {one: place.get(keys[one]) for one in sweep}
     missing = tuple(one for one, record in records.items() if record is None)
+    here = executor is None and scheduler is None
+    beside = max(1, where.jobs) if here else 1  # of processes elsewhere nothing is known
+    if missing and here:
+        check(Sweep(missing).stacks(), sets, Budget(chosen, where.memory, beside), probes)
     work = partial(train_stack, probes=tuple(probes), store=str(place.folder), device=chosen, root=root)
+    work = partial(work, memory=where.memory, beside=beside)
     report = _Progress(len(missing), where.progress, progress)
-    if missing and executor is None and where.jobs == 0:
+    if missing and here and where.jobs == 0:
         for stack in Sweep(missing).stacks():
             work(stack, {one: keys[one] for one in stack.runs}, each=report)
     elif missing:
-        limit = STACK_LIMIT if executor is not None else -(-len(missing) // (SHARES * where.jobs))
-        stacks = Sweep(missing).stacks(min(limit, STACK_LIMIT))
-        tasks = [(stack, {one: keys[one] for one in stack.runs}) for stack in stacks]
-        carry_out(executor or workers(where.jobs), work, tasks, report)
+        checksums = {name: own.checksum for name, own in sets.items()}
+        crew = (
+            Crew(executor)
+            if executor is not None
+            else workers(where.jobs)
+            if scheduler is None
+            else Cluster(scheduler, place, device=chosen, data=root, checksums=checksums)
+        )
+        with closing(crew):
+            carry_out(crew, work, Sweep(missing).stacks(crew.share(len(missing))), keys, place, report)
     records.update({one: place.get(keys[one]) for one in missing})
-    report.close()
-    return Result(sweep.runs, tuple(_present(records[one], place) for one in sweep))
+    result = Result(sweep.runs, tuple(_present(records[one], place) for one in sweep))
+    report.close(result.incidents if missing else ())
+    return result
 
 
 def _present(record: dict[str, Any] | None, place: Store) -> dict[str, Any]:
     if record is None:
         raise RuntimeError(f"a result vanished from the store {place.folder} while the sweep ran; run it again")
     return record
-
-
-def _check_device(device: str) -> None:
-    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device={device!r}, but this machine has no usable GPU; use device='cpu'")
-    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa are too few for curvature
 
 
 class _Progress:
@@ -162,5 +178,8 @@ class _Progress:
             with self.file.open("a") as out:
                 out.write(f"{self.done} {self.total}\n")
 
-    def close(self) -> None:
+    def close(self, incidents: Sequence[str]) -> None:
         self.bar.close()
+        if self.file is not None and incidents:
+            with self.file.with_suffix(".incidents").open("a") as out:
+                out.writelines(f"{line}\n" for line in incidents)
