@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from threefactors.experiments import schedulers
 from threefactors.experiments.provenance import versions
 from threefactors.settings import Settings, SettingsError, require_writable
 from threefactors.training import kernel
-from threefactors.training.data import found
+from threefactors.training.data import damaged, found
 
 _NEEDED = ("torch", "numpy", "scipy", "scikit-learn", "jupyter-book", "jupytext", "papermill", "ipykernel")
 _LEAST_FREE = 1 << 30  # bytes: a laptop build writes a few hundred megabytes
@@ -55,10 +56,21 @@ def _compute(settings: Settings) -> Iterator[Finding]:
         gpus = []
     yield Finding("gpu", ", ".join(gpus) or "none (the laptop scale needs none)")
     yield Finding("device", settings.device)
+    yield from _scheduler(settings)
     works = (
         f"{kernel.compiler()}: fast kernels work" if kernel.available() else "none that works: plain PyTorch, slower"
     )
     yield Finding("C compiler", works)
+
+
+def _scheduler(settings: Settings) -> Iterator[Finding]:
+    if settings.scheduler is not None:
+        try:
+            with schedulers.serve(settings) as there:
+                workers = schedulers.connect(str(there.scheduler), settings.device).nthreads()
+                yield Finding("scheduler", f"{there.scheduler}: {len(workers)} workers")
+        except SettingsError as error:
+            yield Finding("scheduler", str(error), well=False)
 
 
 def _data(data: Path | None) -> Iterator[Finding]:
@@ -66,6 +78,8 @@ def _data(data: Path | None) -> Iterator[Finding]:
         yield Finding("data", "digits, embedded; name a folder with --data for more")
         return
     yield Finding("data", f"digits, embedded; in {data}: {', '.join(found(data)) or 'none known'}")
+    for flaw in damaged(data):
+        yield Finding("data", f"{flaw}; copy or download that data set anew", well=False)
 
 
 def _store(store: Path) -> Iterator[Finding]:
