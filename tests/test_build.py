@@ -186,3 +186,12 @@ def test_the_command_tells_how_long_the_whole_took(tmp_path, monkeypatch, capsys
     monkeypatch.setattr(module, "build", lambda *_, **__: Report(seconds=83.52, side_by_side=count))
     main(["book", "--root", str(write_book(tmp_path, c10_a=chapter("1")))])
     assert said in capsys.readouterr().out
+
+
+def test_a_summary_that_failed_is_named_by_those_that_would_read_it(tmp_path):
+    root = book(tmp_path / "book", c10_good=chapter("1"), c80_bad=chapter("1 / 0"), c90_sum=chapter("1"))
+    report = make(root, jobs=1)
+    first, second = report.failures
+    assert "80_bad: cell 3 raised ZeroDivisionError" in first
+    assert second == "90_sum: reads the other chapters, and 80_bad failed"
+    assert report.why_no_site == "a chapter failed"

@@ -8,7 +8,8 @@ import nbformat
 import papermill
 import psutil
 import pytest
-from threefactors.publishing import chapters, execute, gate, watch
+from threefactors.cli import main
+from threefactors.publishing import chapters, execute, gate, site, watch
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.settings import Settings
 
@@ -199,3 +200,25 @@ def test_progress_is_read_from_whole_lines_only(tmp_path):
 
 def test_the_kernel_leaves_the_environment_of_the_builder_alone(executed):
     assert "THREEFACTORS_PROGRESS" not in os.environ
+
+
+def test_what_befell_a_sweep_is_told(tmp_path, capsys, monkeypatch):
+    """A stack for which memory is too small is split: the notebook, the build and the command say so."""
+    root = write_book(
+        tmp_path / "book",
+        c20_split=chapter(
+            "from threefactors import MLP, Epochs, Loss, Sweep, Task, run\n"
+            "from threefactors.experiments import work\n"
+            "from threefactors.training import Stack\n"
+            "work.parts = lambda stack, *_: [stack.runs[:2], stack.runs[2:]]\n"
+            "sweep = Sweep.grid(Task(model=MLP((4,)), train_size=64), lr=0.1, batch_size=8, seed=range(3),"
+            " until=Epochs(1))\n"
+            "run(sweep, [Loss()]).table().train_loss.notna().sum()"
+        ),
+    )
+    monkeypatch.setattr(site, "build", lambda *_, **__: tmp_path)
+    told = "3 of 3 runs were carried out in a smaller stack than asked for, because memory did not hold it"
+    for _ in range(2):  # the second time nothing is executed, and it is told all the same
+        main(["book", "--scale", "smoke", "--root", str(root), "--store", str(tmp_path / "store"), "--jobs", "0"])
+        assert told in capsys.readouterr().out
+    assert nbformat.read(root / "book" / "20_split.ipynb", 4).metadata["threefactors"]["incidents"] == [told]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from threefactors.publishing import build, chapters, doctor, ledger
+from threefactors.publishing import build, chapters, doctor, ledger, recorded, recorder
 from threefactors.publishing.chapters import ChapterError
 from threefactors.publishing.ledger import LedgerError
 from threefactors.publishing.site import SiteError
@@ -57,6 +57,8 @@ def book(arguments: argparse.Namespace) -> int:
         state = "up to date" if execution.cached else "executed"
         name = execution.chapter.name
         print(f"{name:24s} {execution.seconds:8.1f} s  peak {memory:>9s}  {state}")
+        for line in execution.incidents:
+            print(f"{'':24s} {line}")
     beside = ", two chapters at a time" if report.side_by_side > 1 else ""
     print(f"{'all, and the site':24s} {report.seconds:8.1f} s{beside}")
     print(f"\n{ledger.as_text(ledger.collect(root / 'book'))}\n")
@@ -71,9 +73,33 @@ def book(arguments: argparse.Namespace) -> int:
 
 def claims(arguments: argparse.Namespace) -> int:
     """``threefactors claims``"""
-    entries = ledger.collect(_root(arguments) / "book")
-    print(json.dumps(entries, indent=1, ensure_ascii=False) if arguments.json else ledger.as_text(entries))
+    book = _root(arguments) / "book"
+    entries = recorded.entries(book) if arguments.recorded else ledger.collect(book)
+    text = recorded.shelf(book) if arguments.recorded else ledger.as_text(entries)
+    print(json.dumps(entries, indent=1, ensure_ascii=False) if arguments.json else text)
     return 0
+
+
+def record(arguments: argparse.Namespace) -> int:
+    """``threefactors record``"""
+    root = _root(arguments)
+    settings, given = _settings(arguments, root), dict(arguments.parameter)
+    selected = chapters.select(chapters.find(root), arguments.chapters)
+    chapters.require_declared(selected, given)
+    jobs = [
+        recorder.prepare(chapter, scale=arguments.scale, settings=settings, parameters=given) for chapter in selected
+    ]
+    status = 0
+    for job in jobs:
+        try:
+            made = recorder.record(job, timeout=arguments.timeout, force=arguments.force)
+        except ChapterError as error:
+            print(f"threefactors: {error}", file=sys.stderr, flush=True)
+            status = 1
+        else:
+            took = "up to date" if made.current else f"recorded in {recorded.duration(made.record.about['seconds'])}"
+            print(f"{job.name:24s} {took}, in {made.folder.relative_to(root)}", flush=True)
+    return status
 
 
 def examine(arguments: argparse.Namespace) -> int:
@@ -103,6 +129,7 @@ def _settings(arguments: argparse.Namespace, root: Path | None) -> Settings:
     env = dict(os.environ)
     options = {"STORE": arguments.store, "DATA": arguments.data, "DEVICE": arguments.device}
     options["JOBS"] = None if arguments.jobs is None else str(arguments.jobs)
+    options["MEMORY"], options["SCHEDULER"] = arguments.memory, arguments.scheduler
     env.setdefault("THREEFACTORS_JOBS", str(_default_jobs(arguments.device or env.get("THREEFACTORS_DEVICE") or "cpu")))
     env |= {f"THREEFACTORS_{name}": value for name, value in options.items() if value is not None}
     env.setdefault("THREEFACTORS_STORE", str((root or Path.cwd()) / ".threefactors" / "store"))
@@ -125,7 +152,16 @@ def _parser() -> argparse.ArgumentParser:
     machine.add_argument("--data", metavar="DIR", help="where data sets lie (default: embedded data only)")
     machine.add_argument("--device", metavar="DEVICE", help="cpu, cuda or cuda:N (default: cpu)")
     machine.add_argument(
+        "--memory", metavar="GIB", help="GiB that networks trained at once may take (default: 80 %% of what is free)"
+    )
+    machine.add_argument(
         "--jobs", type=int, metavar="N", help="processes that compute (default: one per core, at most 4; 0: no workers)"
+    )
+    machine.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="compute on the workers of this dask.distributed scheduler instead (tcp://HOST:PORT, or local or local:N "
+        "for N workers here, one for each core or GPU)",
     )
 
     make = commands.add_parser(
@@ -160,7 +196,33 @@ def _parser() -> argparse.ArgumentParser:
         description="Print the verdict on each claim, as found in the executed chapters.",
     )
     show.add_argument("--json", action="store_true", help="as JSON, with reasons and provenance")
+    show.add_argument("--recorded", action="store_true", help="the verdicts recorded at other sizes instead")
     show.set_defaults(command=claims)
+
+    write = commands.add_parser(
+        "record",
+        parents=[where, machine],
+        help="execute chapters at another size and keep what they find",
+        description="Execute chapters at paper scale (or another, or with other parameters), and keep verdicts, runs "
+        "and provenance in book/records, where the book shows them beside its own. The published notebooks are not "
+        "touched. Results go to the store one by one: a recording that was cut off goes on where it stopped.",
+        epilog=_SCALES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    write.add_argument("chapters", nargs="+", metavar="CHAPTER", help="number or name: 20 or 20_width")
+    write.add_argument("--scale", choices=chapters.SCALES, default="paper", help="size (default: paper)")
+    write.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a chapter may take in this attempt")
+    write.add_argument(
+        "-p",
+        dest="parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value for a parameter that a chapter declares: a variant, recorded beside the first",
+    )
+    write.add_argument("--force", action="store_true", help="execute even if the record is up to date")
+    write.set_defaults(command=record)
 
     look = commands.add_parser(
         "doctor",

@@ -6,6 +6,7 @@ last stacks of a sweep end. So two run side by side, each with half of the proce
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from threefactors.experiments import schedulers
 from threefactors.publishing import chapters, execute, site
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.execute import Execution
@@ -53,7 +55,8 @@ def build(
     """Execute chapters and build the site; chapters that fail do not keep the others from running.
 
     With ``settings.jobs`` of 2 or more, two chapters run side by side and share the processes; with 0 or 1,
-    one after the other. On KeyboardInterrupt the kernels are killed, and what was published stays.
+    one after the other; with a scheduler, whose workers compute for both, always two. On KeyboardInterrupt
+    the kernels are killed, and what was published stays.
 
     ``scale`` smoke, laptop or paper; ``only`` the numbers or names of the chapters to execute (default:
     all), ``parameters`` values by name for those that declare them, ``timeout`` seconds per chapter.
@@ -68,7 +71,7 @@ def build(
     values = {chapter: chapter.settle(scale, given) for chapter in found}
     site.require_toc(root)
     require_writable(settings.store)
-    with _alone(root):
+    with schedulers.serve(settings) as settings, _alone(root):
         start = time.perf_counter()
         report = _build(root, found, selected, values, scale, settings, timeout, force)
         report.seconds = time.perf_counter() - start
@@ -88,10 +91,10 @@ def _build(
     report = Report()
 
     def attempt(chapter: Chapter, own: Settings, **options: Any) -> Execution | ChapterError:
-        mark = execute.fingerprint(chapter, values[chapter], own, found[: found.index(chapter)])
         again = force and chapter in selected
-        options |= {"values": values[chapter], "fingerprint": mark, "settings": own}
         try:
+            mark = execute.fingerprint(chapter, values[chapter], own, found[: found.index(chapter)])
+            options |= {"values": values[chapter], "fingerprint": mark, "settings": own}
             return execute.execute(chapter, timeout=timeout, force=again, **options)
         except ChapterError as error:
             return error
@@ -107,7 +110,8 @@ def _build(
     stale = [chapter for chapter in bases if not execute.is_current(chapter, marks[chapter])]
     wanted = [chapter for chapter in bases if chapter in selected]
     due = sum(force or chapter in stale for chapter in wanted)
-    report.side_by_side = max(1, min(SIDE_BY_SIDE, settings.jobs, due))
+    kernels = settings.jobs if settings.scheduler is None else SIDE_BY_SIDE
+    report.side_by_side = max(1, min(SIDE_BY_SIDE, kernels, due))
     for outcome in _side_by_side(attempt, wanted, settings, report.side_by_side):
         note(outcome)
     missing = [chapter.name for chapter in stale if chapter not in selected]  # these are only looked at
@@ -136,10 +140,12 @@ def _side_by_side(
     Whatever ends the waiting, an interruption or an error that is not a chapter's, ends the chapters too.
     """
     options: dict[str, Any] = {"stop": threading.Event()}
-    if count > 1:
+    if count > 1 and settings.scheduler is None:
         options["threads"] = settings.jobs // count
         share = -(-settings.jobs // count)
         settings = replace(settings, jobs=share if share > 1 else 0)  # one process is the kernel itself
+    elif count > 1:
+        options["threads"] = max(1, (os.cpu_count() or 1) // count)  # for what is no sweep
     with ThreadPoolExecutor(count) as pool:
         started = sorted(wanted, key=lambda chapter: chapter.number < SHORT_BELOW)
         futures = {chapter: pool.submit(attempt, chapter, settings, **options) for chapter in started}

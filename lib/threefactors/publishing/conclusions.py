@@ -114,3 +114,54 @@ class Conclusions(Brief):
             f"<p>{link} {escape(first['statement'])}. <strong>{escape(in_short(entries))}</strong>"
             f'<br><span class="tf-arm">{escape(where)}</span></p>'
         )
+
+
+@dataclass(frozen=True, repr=False)
+class Larger(Brief):
+    """A paper's claims that records judge: what verdicts come to in this book's ``entries``, and in ``recorded``.
+
+    Of the recorded ones only those at paper scale without further parameters, and none that is stale.
+    """
+
+    recorded: list[Entry] = field(default_factory=list)
+
+    @property
+    def current(self) -> list[Entry]:
+        return [e for e in self.recorded if not e["stale"] and e["record"] == e["chapter"]]
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names of stale records."""
+        return sorted({e["record"] for e in self.recorded if e["stale"]})
+
+    @property
+    def lines(self) -> list[tuple[str, str, str]]:
+        return [
+            (claim, in_short(self.of(claim)), in_short(own))
+            for claim in self.claims
+            if (own := [e for e in self.current if family(e["id"]) == claim])
+        ]
+
+    @property
+    def sentence(self) -> str:
+        """How many of the claims have been judged at this size, and which records had to be left out."""
+        n = len(self.lines)
+        many = f"{n} of {len(self.claims)} claims have" if n != 1 else f"1 of {len(self.claims)} claims has"
+        stale = f" Stale, and left out: {', '.join(self.left_out)}." if self.left_out else ""
+        return f"{many if n else 'No claim has'} been judged at the paper's own size{'' if n else ' yet'}.{stale}"
+
+    def __str__(self) -> str:
+        return "\n".join([self.sentence, *(f"{claim}: {here} {there}" for claim, here, there in self.lines)])
+
+    __repr__ = __str__  # what a notebook shows where there is no HTML
+
+    def _repr_html_(self) -> str:
+        names = (f"{self.who}'s claim", "in our hands", "at the paper's own size")
+        head = "".join(f'<th scope="col">{escape(name)}</th>' for name in names)
+        rows = [
+            f'<tr><th scope="row"><strong>{claim}</strong> {escape(self.claims[claim])}</th>'
+            f"<td>{escape(here)}</td><td>{escape(there)}</td></tr>"
+            for claim, here, there in self.lines
+        ]
+        shown = table("tf-ledger tf-brief", "Verdicts at two sizes", head, rows) if rows else ""
+        return f'<p class="tf-sentence">{escape(self.sentence)}</p>{shown}'

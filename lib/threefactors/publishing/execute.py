@@ -28,7 +28,7 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
 from threefactors.experiments.provenance import commit, versions
-from threefactors.publishing import gate
+from threefactors.publishing import gate, measured, recording
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.watch import Watch
 from threefactors.settings import Settings
@@ -39,13 +39,14 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 @dataclass(frozen=True)
 class Execution:
     """A published notebook: ``path``, wall time ``seconds``, ``peak_memory`` in bytes; ``cached`` if it
-    was up to date and nothing was executed."""
+    was up to date and nothing was executed; ``incidents``: what befell its sweeps, such as stacks that memory split."""
 
     chapter: Chapter
     path: Path
     seconds: float
     peak_memory: int
     cached: bool
+    incidents: tuple[str, ...] = ()
 
 
 def is_current(chapter: Chapter, fingerprint: str) -> bool:
@@ -54,8 +55,15 @@ def is_current(chapter: Chapter, fingerprint: str) -> bool:
 
 
 def fingerprint(chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]) -> str:
-    """Fingerprint of a chapter; a summary's is made of the notebooks of ``others`` too, those before it."""
-    inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in others if chapter.summary]
+    """Fingerprint of a chapter and of its records; a summary's is made of all records, those of speed included, and of
+    the notebooks of ``others``, those before it."""
+    read = [other for other in others if chapter.summary]
+    if lacking := [other.name for other in read if not other.published.is_file()]:
+        raise ChapterError(f"{chapter.name}: reads the other chapters, and {', '.join(lacking)} failed")
+    inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in read]
+    book = chapter.source.parent
+    inputs += recording.digests(book, None if chapter.summary else chapter.name)
+    inputs += measured.digests(book) if chapter.summary else []
     return chapter.fingerprint(values, settings, inputs)
 
 
@@ -81,12 +89,41 @@ def execute(
     """
     if not force and is_current(chapter, fingerprint):
         own = nbformat.read(chapter.published, as_version=4).metadata["threefactors"]
-        return Execution(chapter, chapter.published, own["seconds"], own["peak_memory"], cached=True)
+        told = tuple(own.get("incidents", ()))
+        return Execution(chapter, chapter.published, own["seconds"], own["peak_memory"], cached=True, incidents=told)
+    aside = chapter.source.parents[1] / "_build" / "executing" / chapter.published.name
+    options: dict[str, Any] = {"values": values, "fingerprint": fingerprint, "settings": settings, "timeout": timeout}
+    try:
+        seconds, peak_memory = execute_aside(chapter, aside, threads=threads, stop=stop, **options)
+    except ChapterError:
+        chapter.published.unlink(missing_ok=True)
+        raise
+    os.replace(aside, chapter.published)
+    told = tuple(_lines(aside.with_suffix(".incidents")))
+    return Execution(chapter, chapter.published, seconds, peak_memory, cached=False, incidents=told)
+
+
+def execute_aside(
+    chapter: Chapter,
+    aside: Path,
+    *,
+    values: Mapping[str, Any],
+    fingerprint: str,
+    settings: Settings,
+    timeout: float | None = None,
+    threads: int | None = None,
+    stop: threading.Event | None = None,
+) -> tuple[float, int]:
+    """Execute one chapter into the notebook ``aside``, sign it and pass it through the gate; seconds, peak memory.
+
+    Arguments and errors as for ``execute``; nothing is published and nothing taken away.
+    """
     root = chapter.source.parents[1]
-    aside = root / "_build" / "executing" / chapter.published.name
     aside.parent.mkdir(parents=True, exist_ok=True)
     progress = aside.with_suffix(".progress")
     progress.unlink(missing_ok=True)
+    incidents = progress.with_suffix(".incidents")
+    incidents.unlink(missing_ok=True)
     notebook = chapter.notebook(values)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     environment = {**settings.environment(), "THREEFACTORS_PROGRESS": str(progress)}
@@ -104,6 +141,7 @@ def execute(
             "device": settings.device,
             "seconds": round(watch.seconds, 2),
             "peak_memory": watch.peak_memory,
+            "incidents": _lines(incidents),
             "versions": versions(),
             "commit": commit(root),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -112,10 +150,13 @@ def execute(
         if problems := gate.check(aside, fingerprint=fingerprint):
             raise ChapterError(f"{chapter.name}: " + f"\n{chapter.name}: ".join(map(str, problems)))
     except ChapterError as error:
-        chapter.published.unlink(missing_ok=True)
         raise ChapterError(f"{error}\n  what ran is in {aside.relative_to(root)}") from error.__cause__
-    os.replace(aside, chapter.published)
-    return Execution(chapter, chapter.published, watch.seconds, watch.peak_memory, cached=False)
+    return watch.seconds, watch.peak_memory
+
+
+def _lines(file: Path) -> list[str]:
+    """What sweeps of the chapter wrote there, if they did."""
+    return file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
 
 
 def _run(

@@ -35,7 +35,7 @@ def collect(book: Path | str) -> list[dict[str, Any]]:
     ``chapter`` and ``provenance`` (commit, versions, device, seconds). Raises LedgerError when two have
     the same id, protocol, arm and scale.
     """
-    entries = [entry for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb")) for entry in _of_notebook(path)]
+    entries = [entry for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb")) for entry in of_notebook(path)]
     seen: dict[tuple[Any, ...], str] = {}
     for entry in entries:
         identity = tuple(entry[key] for key in _IDENTITY)
@@ -49,7 +49,8 @@ def collect(book: Path | str) -> list[dict[str, Any]]:
     return sorted(entries, key=lambda e: _natural(e["id"]))
 
 
-def _of_notebook(path: Path) -> Iterable[dict[str, Any]]:
+def of_notebook(path: Path) -> Iterable[dict[str, Any]]:
+    """The verdicts that one executed notebook shows, as entries of the ledger."""
     notebook = nbformat.read(path, as_version=4)
     own = notebook.metadata.get("threefactors", {})
     context = {
@@ -82,7 +83,7 @@ def as_text(entries: list[dict[str, Any]]) -> str:
     rows = [
         [
             *(str(e[key] or "") for key in ("id", "protocol", "arm", "scale", "verdict")),
-            *(_number(e["estimate"]), _interval(e["interval"]), str(e["n"]), e["chapter"]),
+            *(number(e["estimate"]), interval(e["interval"]), str(e["n"]), e["chapter"]),
         ]
         for e in entries
     ]
@@ -162,8 +163,8 @@ class Table(list[dict[str, Any]]):
                 for text in (
                     e["protocol"],
                     e["scale"] or "",
-                    _number(e["estimate"]),
-                    _interval(e["interval"]),
+                    number(e["estimate"]),
+                    interval(e["interval"]),
                 )
             )
             + f"<td>{e['n']}</td><td>{escape(e['reason'] or '')}</td></tr>"
@@ -190,12 +191,14 @@ def table(kind: str, caption: str, head: str, rows: list[str]) -> str:
     )
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """Three digits, or nothing where there is no number."""
     return "" if value is None else f"{value:.3g}"
 
 
-def _interval(bounds: list[float | None] | None) -> str:
-    return "" if bounds is None else "[" + ", ".join(_number(b) or "∞" for b in bounds) + "]"
+def interval(bounds: list[float | None] | None) -> str:
+    """``[low, high]``, open where there is no bound."""
+    return "" if bounds is None else "[" + ", ".join(number(b) or "∞" for b in bounds) + "]"
 
 
 def _natural(identifier: str) -> tuple[str, int, str]:

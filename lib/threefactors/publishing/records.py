@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -56,13 +57,19 @@ def gather(book: Path | str) -> pd.DataFrame:
 
     A column that a chapter does not have is missing (NaN) in its rows. Errors: ValueError where nothing is kept.
     """
-    tables = []
-    for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            for output in cell.get("outputs", []):
-                if kept := output.get("data", {}).get(RUNS_MIME):
-                    table = pd.read_json(StringIO(json.dumps(kept)), orient="split")
-                    tables.append(table.assign(chapter=path.stem))
+    tables = [
+        table.assign(chapter=path.stem)
+        for path in sorted(Path(book).glob("[0-9][0-9]_*.ipynb"))
+        for table in of_notebook(path)
+    ]
     if not tables:
         raise ValueError(f"no executed chapter in {book} keeps its runs; run `threefactors book` first")
     return pd.concat(tables, ignore_index=True)
+
+
+def of_notebook(path: Path) -> Iterator[pd.DataFrame]:
+    """The tables of runs that one executed notebook keeps."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", []):
+            if kept := output.get("data", {}).get(RUNS_MIME):
+                yield pd.read_json(StringIO(json.dumps(kept)), orient="split")
