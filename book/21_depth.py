@@ -190,7 +190,7 @@ SIZES = {
     "smoke": dict(
         data="digits", examples=144, seeds=5, climber=(16, 16), batches=[8, 16, 144],
         climbs=[(3.0, [0.04, 0.08, 0.16]), (2.0, [0.03, 0.06, 0.12])],
-        hidden=(16, 16), epochs=15, at_most=100,
+        hidden=(16, 16), epochs=15, at_most=100, seen=None,
         plain=dict(lr=[0.05, 0.1], batch_size=[8, 24], clock=6.0, loss=0.5, look=0.1),
         normed=dict(lr=[0.05, 0.1], batch_size=[8, 24], clock=6.0, loss=0.6, look=0.1),
     ),
@@ -198,7 +198,7 @@ SIZES = {
         data="digits", examples=288, seeds=8,
         climber=(32,) * 4, batches=[4, 12, 36, 96, 288],
         climbs=[(60.0, [0.02, 0.08, 0.16, 0.32]), (20.0, [0.02, 0.06, 0.09, 0.12])],
-        hidden=(50,) * 20, epochs=80, at_most=600,
+        hidden=(50,) * 20, epochs=80, at_most=600, seen=None,
         plain=dict(lr=[0.005, 0.01, 0.02], batch_size=[8, 24, 72],
                    clock=8.0, loss=0.1, look=0.04),
         normed=dict(lr=[0.05, 0.1, 0.2], batch_size=[16, 48, 144],
@@ -208,11 +208,11 @@ SIZES = {
         data="fashion-mnist", examples=50000, seeds=8,
         climber=(200, 200), batches=[8, 40, 200, 1000, 5000],
         climbs=[(60.0, [0.005, 0.02, 0.04, 0.08]), (60.0, [0.005, 0.02, 0.04, 0.08])],
-        hidden=(50,) * 20, epochs=200, at_most=1000,
-        plain=dict(lr=[0.005, 0.01, 0.02, 0.04], batch_size=[50, 100, 500, 1000],
-                   clock=50.0, loss=0.1, look=0.04),
-        normed=dict(lr=[0.05, 0.1, 0.2, 0.4], batch_size=[50, 100, 500, 1000],
-                    clock=200.0, loss=0.2, look=0.5),
+        hidden=(50,) * 20, epochs=200, at_most=800, seen=4096,
+        plain=dict(lr=[0.005, 0.01, 0.02, 0.04], batch_size=[100, 200, 500, 1000],
+                   clock=60.0, loss=0.4, look=1.5),
+        normed=dict(lr=[0.05, 0.1, 0.2, 0.4], batch_size=[100, 200, 500, 1000],
+                    clock=150.0, loss=0.55, look=4.0),
     ),
 }  # fmt: skip
 size = SimpleNamespace(**SIZES[scale])
@@ -275,6 +275,7 @@ glue(**{"depth-third": (third["product"] / 2).mean()})
 looks = pd.concat([climbs(r) for r in [*full.values(), noisy]])
 glue(**{"depth-looks": len(looks), "depth-unconverged": (~looks.sharpness_converged.astype(bool)).sum()})
 climbing = pd.concat([*edge.values(), batches])
+few_seen = dict(examples=size.seen)  # of the training set, for the curvature of the deep networks (None: all)
 glue(**{"depth-edge-runs": len(climbing), "depth-edge-lost": (climbing.diverged | ~climbing.finished).sum()})
 
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-climb", "caption": "Largest Hessian eigenvalue along full-batch gradient descent: geometric mean over seeds with 95 % band. Dashed, in the color of its curve: 2/η. Gray: a learning rate too small to come to its own edge. What to see: each color settles at its own dashed line, whether it comes from below or, after the warm-up, from above (left); with cross-entropy it climbs there and then decays (right)."}, "image": {"alt": "Two panels of the largest Hessian eigenvalue against the clock for several learning rates; on the left each curve levels off at its own dashed line, on the right it peaks there and falls.", "classes": "dark-light"}}
@@ -321,7 +322,7 @@ from threefactors.experiments.first_order import NoiseTrace
 arms = {"deep": size.plain, "deep, batch norm": size.normed}
 nets = MLP(size.hidden), MLP(size.hidden, batch_norm=min(size.normed["batch_size"]))
 tasks = {arm: Task(size.data, net, size.examples) for arm, net in zip(arms, nets)}
-probes = [Loss(), Accuracy(), Sharpness(tol=1e-2), Moments(4)]
+probes = [Loss(), Accuracy(), Sharpness(tol=1e-2, **few_seen), Moments(4, **few_seen)]
 results = {}
 for arm, own in arms.items():
     grid = dict(lr=own["lr"], batch_size=own["batch_size"], seed=seeds)
@@ -523,6 +524,17 @@ keep(runs[runs.arm.isin(["deep", "deep, batch norm"])])
 # {glue:text}`depth-half-D3a:.2f`, D3b {glue:text}`depth-half-D3b:.2f`. An interval as wide as the margin supports
 # nothing, and one of half that width only a number close to the predicted one.
 #
+# ## At the paper's own size
+#
+# All of the above is the work of the machine on which this page was made. At scale `paper` the same code wants a GPU;
+# what it found there is kept in `book/records`, with the definition of its runs, and stands here beside our own verdicts.
+
+# %% tags=["hide-input"]
+from threefactors.publishing.recorded import recorded
+
+recorded("21_depth", verdicts, scale)
+
+# %% [markdown]
 # ## What would change our mind
 #
 # - *That the edge is a matter of the step.* Plateaus that stay where they are when $\eta$ is changed, or a sharpness that

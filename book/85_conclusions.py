@@ -117,8 +117,15 @@ Conclusions(conclusions.entries, RIVAL_CLAIMS, "the rival")
 #
 # By default it trains small networks on small images, on a laptop. Their loss reaches zero within seconds, and differences
 # in validation accuracy are fractions of a percent. The paper's networks and data sets are set down in each chapter as
-# the scale `paper`; verdicts at that scale have rows of their own in the {doc}`90_ledger` once they have been run.
-#
+# the scale `paper`; what was recorded at that scale has tables of its own in the {doc}`90_ledger`, and comes to this:
+
+# %% tags=["hide-input"]
+from threefactors.publishing.conclusions import Larger
+from threefactors.publishing.recorded import entries
+
+Larger(conclusions.entries, recorded=entries())
+
+# %% [markdown]
 # Nothing here says that noise does not matter for large networks, for data that cannot be fitted, or for times
 # much longer than ours. What it says is which experiments can tell, and what they told us.
 #

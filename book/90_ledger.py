@@ -62,5 +62,17 @@ summary
 Table(entries)
 
 # %% [markdown]
-# The same list, with the commit, the versions, the device and the time behind each verdict, is in
-# `claims.json` beside the site's front page; `threefactors claims` prints it in the terminal.
+# ## At the paper's own size
+#
+# What was recorded at scale `paper`, mostly on larger machines, each record with its date and its machine. These verdicts are
+# not counted above. A record whose runs are defined otherwise today is called stale.
+
+# %% tags=["hide-input"]
+from threefactors.publishing.recorded import shelf
+
+shelf()
+
+# %% [markdown]
+# The list of all verdicts, with the commit, the versions, the device and the time behind each verdict, is in
+# `claims.json` beside the site's front page; `threefactors claims` prints it in the terminal, and with `--recorded` the
+# recorded ones.

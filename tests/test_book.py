@@ -174,6 +174,7 @@ PLACES = {  # chapter → claim → (protocols, arms), or several of them
         "P5e": (["simulation"], ["full batch"]),
         "P5h": (["simulation"], ["independent draws"]),
     },
+    "86_speed": dict.fromkeys(("N1", "N2"), (PROTOCOLS[1:], ["bfloat16"])),
     "80_three_factors": dict.fromkeys(("F1a", "F1b", "F1c", "F2", "F3", "F4"), (["all protocols"], [""])),
 }  # fmt: skip
 

@@ -13,6 +13,7 @@ from threefactors.inference.claims.equation import E1, E2, E3, E5, E4a, E4b
 from threefactors.inference.claims.interpolation import C5a, C5b, C6a, C6b
 from threefactors.inference.claims.memorization import C10a, C10b, C10c, C10d, C10e
 from threefactors.inference.claims.nonconvex import P4a, P4b, P4c, P4d, P4e, P4f, P4g, P4h, P4i, P4j
+from threefactors.inference.claims.precision import N1, N2
 from threefactors.inference.claims.restart import P5a, P5b, P5c, P5d, P5e, P5f, P5g, P5h
 from threefactors.inference.claims.stability import (
     P1a,
@@ -46,7 +47,7 @@ _ALL = (
     C7, C8, C11a, C11b, C11c, C11d, C10a, C10b, C10c, C10d, C10e,
     P1a, P1b, P1c, P1d, P1e, P1f, P1g, P1h, P2a, P2b, P2c, P3a, P3b, P3c, P3d, P3e, P3f,
     P4a, P4b, P4c, P4d, P4e, P4f, P4g, P4h, P4i, P4j, P5a, P5b, P5c, P5d, P5e, P5f, P5g, P5h,
-    F1a, F1b, F1c, F2, F3, F4,
+    F1a, F1b, F1c, F2, F3, F4, N1, N2,
 )  # fmt: skip
 CLAIMS: dict[str, Claim] = {claim.id: claim for claim in _ALL}
 
@@ -65,6 +66,8 @@ __all__ = [
     "F4",
     "L1",
     "L2",
+    "N1",
+    "N2",
     "T1",
     "A2a",
     "A2b",
