@@ -10,10 +10,10 @@ STAMP  := $(VENV)/.installed
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench serve lint constraints clean distclean
+.PHONY: help book test bench bench-gpu serve lint constraints clean distclean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="--scale smoke" for options)
 	$(BIN)/threefactors book $(ARGS)
@@ -22,8 +22,11 @@ book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="
 test: $(STAMP) ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-bench: $(STAMP) ## speed against the baselines, into _build/bench.json
+bench: $(STAMP) ## speed against the baselines, into _build/bench.json (ARGS=--record: for the book to show)
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-gpu: $(STAMP) ## the same on a GPU, and on record: the book's page of speed shows it
+	$(BIN)/python -m tests.bench --device cuda --record $(ARGS)
 
 serve: ## look at the built site
 	@test -f _build/html/index.html || { echo "there is no site yet; run: make book" >&2; exit 1; }

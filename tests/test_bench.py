@@ -32,6 +32,7 @@ FIELDS = {
     "microseconds_per_model_step",
     "ratio_to_sliced_loop",
     "fraction_of_floor",
+    "peak_mebibytes",
 }
 
 
@@ -138,10 +139,37 @@ def test_interleaving_takes_turns_and_leaves_the_warm_up_out():
 
 
 def test_medians_are_per_unit_and_without_the_warm_up(monkeypatch):
-    clock = iter([0, 100, 0, 1, 0, 9, 0, 2])  # seconds: 100 to warm up, then 1, 9 and 2
+    clock = iter([0, 1, 0, 9, 0, 2])  # seconds; that nothing is asked while it warms up is part of the test
     monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     idle = SimpleNamespace(reset=lambda: None, run=lambda: None)
     assert timing.interleave([timing.Variant("A", idle, units=4, threads=1)], rounds=3) == {"A": 0.5e6}
+
+
+def test_peak_memory_of_a_variant_is_what_it_allocates():
+    class Work:
+        def reset(self):
+            self.held = torch.ones(50, 1024, 1024 // 4)  # 50 MiB, too much for pages that were freed to serve
+
+        def run(self):
+            _ = torch.ones(100, 1024, 1024 // 4)
+
+    small = SimpleNamespace(reset=lambda: None, run=lambda: None)
+    times = timing.interleave([timing.Variant("large", Work, 1, 1), timing.Variant("small", small, 1, 1)], rounds=1)
+    assert times.peaks["large"] == pytest.approx(150, rel=0.1)
+    assert times.peaks["small"] < 8
+
+
+def test_who_runs_out_of_memory_is_left_out_and_the_others_are_measured():
+    def too_much():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    idle = SimpleNamespace(reset=lambda: None, run=lambda: None)
+    greedy = SimpleNamespace(reset=lambda: None, run=too_much)
+    times = timing.interleave([timing.Variant("A", greedy, 1, 1), timing.Variant("B", idle, 1, 1)], rounds=2)
+    assert list(times) == ["B"]
+    assert times.left_out == ["A"]
+    part = report.section("training", "shape", times, 1.0, 1.0, [])
+    assert part.notes == ["A: left out, the memory does not suffice"]
 
 
 def test_flops_of_a_step():
@@ -164,7 +192,11 @@ def test_the_whole_command(tmp_path, capsys):
     command.main(["--quick", "--output", str(path)])
     rows = json.loads(path.read_text())
     assert all(set(row) == FIELDS for row in rows)
-    assert all(row[k] > 0 for row in rows for k in FIELDS if not isinstance(row[k], str))
+    assert all(
+        row[k] > 0 for row in rows for k in FIELDS if not isinstance(row[k], str | None) and k != "peak_mebibytes"
+    )
+    derived = {row["variant"] for row in rows if row["peak_mebibytes"] is None}
+    assert all("ceiling" in name or "floor" in name for name in derived), "a row without its peak of memory"
     networks = [row for row in rows if row["bench"] in ("training", "curvature")]
     assert {(row["bench"], row["shape"].split(",")[0]) for row in networks} == {
         ("training", "64-64-64-64-10"), ("training", "784-32-32-32-10 batch norm"), ("curvature", "64-64-64-64-10"),

@@ -10,13 +10,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .timing import settle
+
 
 class Layers:
     """Buffers of one pass of R networks over B examples: h, ∂L/∂z, W and its gradient, layer by layer."""
 
-    def __init__(self, widths: Sequence[int], runs: int, batch: int) -> None:
+    def __init__(self, widths: Sequence[int], runs: int, batch: int, device: str = "cpu") -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(runs, *shape)
+            return torch.zeros(runs, *shape, device=device)
 
         self.h = [zeros(batch, n) for n in widths]
         self.d = [zeros(batch, n) for n in widths]
@@ -27,8 +29,8 @@ class Layers:
 class StepProducts:
     """z = h W, dW = hᵀ ∂z and, but for the first layer, ∂h = ∂z Wᵀ, for all networks of the stack."""
 
-    def __init__(self, widths: Sequence[int], runs: int, batch: int, steps: int) -> None:
-        self.layers, self.steps = Layers(widths, runs, batch), steps
+    def __init__(self, widths: Sequence[int], runs: int, batch: int, steps: int, device: str = "cpu") -> None:
+        self.layers, self.steps = Layers(widths, runs, batch, device), steps
 
     def reset(self) -> None: ...
 
@@ -50,8 +52,10 @@ class CurvatureProducts:
     done before, and R{x} = 0 saves one product in the first layer.
     """
 
-    def __init__(self, widths: Sequence[int], runs: int, batch: int, chunk: int, products: int) -> None:
-        self.layers, self.along = Layers(widths, chunk, batch), Layers(widths, chunk, batch)
+    def __init__(
+        self, widths: Sequence[int], runs: int, batch: int, chunk: int, products: int, device: str = "cpu"
+    ) -> None:
+        self.layers, self.along = (Layers(widths, chunk, batch, device) for _ in range(2))
         self.times = runs // chunk * products
 
     def reset(self) -> None: ...
@@ -80,18 +84,21 @@ def step_flops(widths: Sequence[int], batch: int) -> int:
     return 3 * sum(sizes) - sizes[0]
 
 
-def peak(threads: int, size: int = 2048, rounds: int = 5) -> float:
+def peak(threads: int, rounds: int = 5, device: str = "cpu") -> float:
     """Operations per microsecond in one large matrix product, which no step can exceed."""
+    size = 2048 if device == "cpu" else 8192
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    a, b, out = (torch.ones(size, size) for _ in range(3))
+    a, b, out = (torch.ones(size, size, device=device) for _ in range(3))
     torch.mm(a, b, out=out)
-    taken = statistics.median(_seconds(lambda: torch.mm(a, b, out=out)) for _ in range(rounds))
+    taken = statistics.median(_seconds(lambda: torch.mm(a, b, out=out), device) for _ in range(rounds))
     torch.set_num_threads(before)
     return 2 * size**3 / taken * 1e-6
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[[], object], device: str) -> float:
+    settle(device)
     start = time.perf_counter()
     work()
+    settle(device)
     return time.perf_counter() - start

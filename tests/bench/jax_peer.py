@@ -15,6 +15,15 @@ INSTALLED = importlib.util.find_spec("jax") is not None
 EPSILON = 1e-5
 
 
+def computes_on(device: str) -> bool:
+    """Whether JAX is there, and for this device."""
+    if not INSTALLED:
+        return False
+    import jax
+
+    return device == "cpu" or jax.default_backend() == "gpu"
+
+
 class Jax:
     """jit(scan over steps of vmap), or ``model_major``: jit(map over networks of scan over steps)."""
 
@@ -25,9 +34,9 @@ class Jax:
         if problem.data.x_train.dtype == torch.float64:
             jax.config.update("jax_enable_x64", True)
         self.problem, self.jax, self.steps_first = problem, jax, not model_major
-        self.x = jnp.asarray(problem.data.x_train.flatten(1).numpy())
+        self.x = jnp.asarray(problem.data.x_train.flatten(1).cpu().numpy())
         self.labels = jax.nn.one_hot(
-            jnp.asarray(problem.data.y_train.numpy()), problem.data.classes, dtype=self.x.dtype
+            jnp.asarray(problem.data.y_train.cpu().numpy()), problem.data.classes, dtype=self.x.dtype
         )
         norm, depth = problem.model.batch_norm is not None, len(problem.widths) - 1
 
@@ -64,14 +73,14 @@ class Jax:
         parts = self.problem.parameters(self.problem.theta)
         # W is (in, out) here, as in θ.
         self.parameters = [
-            self.jax.numpy.asarray((p.transpose(1, 2) if p.ndim == 3 else p).contiguous().numpy()) for p in parts
+            self.jax.numpy.asarray((p.transpose(1, 2) if p.ndim == 3 else p).contiguous().cpu().numpy()) for p in parts
         ]
         self.orders = self.problem.orders()
 
     def run(self) -> None:
         epochs = range(self.problem.epochs)
         drawn = [torch.cat([self.problem.permutation(order) for _ in epochs]) for order in self.orders]
-        order = torch.stack(drawn, 1 if self.steps_first else 0).numpy().astype(np.int32)
+        order = torch.stack(drawn, 1 if self.steps_first else 0).cpu().numpy().astype(np.int32)
         self.parameters = self.train(self.parameters, order, self.x, self.labels)
         self.jax.block_until_ready(self.parameters)
 

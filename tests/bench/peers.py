@@ -125,9 +125,9 @@ def _serve(pipe: Connection) -> None:
 
 
 class Vmap:
-    """(c) torch.func: per-network gradients of the functional network, mapped over the stack."""
+    """(c) torch.func: per-network gradients of the functional network, mapped over the stack; or that compiled."""
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, compiled: bool = False) -> None:
         self.problem = problem
         self.x, self.y = problem.data.x_train.flatten(1), problem.data.y_train
         network = problem.module()
@@ -136,7 +136,7 @@ class Vmap:
         def loss(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
             return nn.functional.cross_entropy(functional_call(network, parameters, (x,)), y)
 
-        self.gradients = vmap(grad(loss))
+        self.gradients = torch.compile(vmap(grad(loss))) if compiled else vmap(grad(loss))
         self.reset()
 
     def reset(self) -> None:

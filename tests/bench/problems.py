@@ -55,15 +55,23 @@ class Problem:
     def theta(self) -> Tensor:
         """Initial parameters (R, P)."""
         sizes, dtype = (self.data.inputs, self.data.classes), self.data.x_train.dtype
-        return torch.stack([self.model.initial(*sizes, generator(run.seed, "init"), dtype) for run in self.stack.runs])
+        starts = [self.model.initial(*sizes, generator(run.seed, "init"), dtype) for run in self.stack.runs]
+        return torch.stack(starts).to(self.device)
+
+    @property
+    def device(self) -> str:
+        """Where it is trained."""
+        return str(self.data.x_train.device)
 
     def orders(self) -> list[torch.Generator]:
-        """For each network the generator whose permutations are its epochs."""
-        return [generator(run.seed, "order") for run in self.stack.runs]
+        """For each network the generator whose permutations are its epochs; on a GPU, one of the GPU's own."""
+        if self.device == "cpu":
+            return [generator(run.seed, "order") for run in self.stack.runs]
+        return [torch.Generator(self.device).manual_seed(run.seed) for run in self.stack.runs]
 
     def permutation(self, order: torch.Generator) -> Tensor:
         """Batches (steps, S) of the coming epoch."""
-        shuffled = torch.randperm(len(self.data.x_train), generator=order)
+        shuffled = torch.randperm(len(self.data.x_train), generator=order, device=order.device)
         return shuffled[: self.batches * self.batch_size].view(self.batches, self.batch_size)
 
     def module(self) -> nn.Sequential:
@@ -77,7 +85,7 @@ class Problem:
                 layers.append(nn.BatchNorm1d(fan_out, track_running_stats=False))
             if not last:
                 layers.append(nn.ReLU())
-        return nn.Sequential(*layers).to(self.data.x_train.dtype)
+        return nn.Sequential(*layers).to(self.data.x_train)
 
     def parameters(self, theta: Tensor) -> list[Tensor]:
         """Copies of θ (..., P) cut into the parameters of ``module``: W (..., out, in) and vectors."""
@@ -96,22 +104,25 @@ def flat(parameters: list[Tensor]) -> Tensor:
     return torch.cat([(p.transpose(1, 2) if p.ndim == 3 else p).flatten(1) for p in parameters], 1).detach()
 
 
-def digits(batch_size: int, *, runs: int = 100, quick: bool = False) -> Problem:
+def digits(batch_size: int, *, runs: int = 100, quick: bool = False, device: str = "cpu") -> Problem:
     """MLP 64-64-64-64-10 on the digits."""
-    data = load("digits")
+    data = load("digits").to(device)
     data = data.first(256) if quick else data
     epochs = 1 if quick else {8: 1, 64: 2}.get(batch_size, 8)
     return Problem(f"64-64-64-64-10, S={batch_size}", data, MLP((64, 64, 64)), batch_size, epochs, runs)
 
 
-def wide(*, runs: int = 32, quick: bool = False, width: int = 256, batch_size: int = 128) -> Problem:
+def wide(
+    *, runs: int = 32, quick: bool = False, width: int = 256, batch_size: int = 128, device: str = "cpu",
+    batches: int = 10,
+) -> Problem:  # fmt: skip
     """MLP 784-256-256-256-10 with batch norm, on Gaussian clouds around ten centers."""
-    examples = batch_size * (2 if quick else 10)
+    examples = batch_size * (2 if quick else batches)
     draw = generator(0, "clouds")
     centers = torch.randn(10, 784, generator=draw)
     y = torch.randint(10, (examples,), generator=draw)
     x = centers[y] + 2 * torch.randn(examples, 784, generator=draw)
-    data = Dataset("clouds", x, y, x[:10], y[:10], x[:10], y[:10], 10, "drawn anew each time")
+    data = Dataset("clouds", x, y, x[:10], y[:10], x[:10], y[:10], 10, "drawn anew each time").to(device)
     model = MLP((width,) * 3, batch_norm=batch_size)
     widths = "-".join(map(str, model.widths(784, 10)))
     return Problem(f"{widths} batch norm, S={batch_size}", data, model, batch_size, 1 if quick else 2, runs)
