@@ -164,9 +164,22 @@ def _parser() -> argparse.ArgumentParser:
         "for N workers here, one for each core or GPU)",
     )
 
+    how = argparse.ArgumentParser(add_help=False)
+    how.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a chapter may take, in this attempt")
+    how.add_argument(
+        "-p",
+        dest="parameter",
+        type=_parameter,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="another value for a parameter that a chapter declares (may be repeated); on record, a variant",
+    )
+    how.add_argument("--force", action="store_true", help="execute chapters even if they are up to date")
+
     make = commands.add_parser(
         "book",
-        parents=[where, machine],
+        parents=[where, machine, how],
         help="execute the chapters and build the site",
         description="Execute every chapter that is not up to date, check the notebooks and build the site "
         "in _build/html. Results are kept in the store: a build that was cut off goes on where it stopped. "
@@ -176,17 +189,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--scale", choices=chapters.SCALES, default="laptop", help="size (default: laptop)")
     make.add_argument("--only", nargs="+", default=[], metavar="NN", help="execute these chapters only: 20")
-    make.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a chapter may take")
-    make.add_argument(
-        "-p",
-        dest="parameter",
-        type=_parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another value for a parameter that a chapter declares (may be repeated)",
-    )
-    make.add_argument("--force", action="store_true", help="execute chapters even if they are up to date")
     make.set_defaults(command=book)
 
     show = commands.add_parser(
@@ -201,7 +203,7 @@ def _parser() -> argparse.ArgumentParser:
 
     write = commands.add_parser(
         "record",
-        parents=[where, machine],
+        parents=[where, machine, how],
         help="execute chapters at another size and keep what they find",
         description="Execute chapters at paper scale (or another, or with other parameters), and keep verdicts, runs "
         "and provenance in book/records, where the book shows them beside its own. The published notebooks are not "
@@ -211,17 +213,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     write.add_argument("chapters", nargs="+", metavar="CHAPTER", help="number or name: 20 or 20_width")
     write.add_argument("--scale", choices=chapters.SCALES, default="paper", help="size (default: paper)")
-    write.add_argument("--timeout", type=_seconds, metavar="S", help="seconds a chapter may take in this attempt")
-    write.add_argument(
-        "-p",
-        dest="parameter",
-        type=_parameter,
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="another value for a parameter that a chapter declares: a variant, recorded beside the first",
-    )
-    write.add_argument("--force", action="store_true", help="execute even if the record is up to date")
     write.set_defaults(command=record)
 
     look = commands.add_parser(
