@@ -28,7 +28,7 @@
 # **What bounds it.** Two lower bounds stand in the tables. The *floor* is the batched matrix products of a step by
 # themselves, in PyTorch, without anything around them; a kernel that does not need batched products can be
 # faster. The *ceiling* is the time that the same number of operations takes in a single large product, which no
-# step can undercut.
+# step can undercut. *Peak* is by how much memory grew at most while a contender was set up and ran for the first time.
 
 # %% tags=["parameters"]
 scale = "laptop"  # smoke | laptop | paper
