@@ -169,7 +169,24 @@ verdicts = judge_family(
 )
 verdicts
 
+# %% tags=["remove-cell"]
+from threefactors.presentation.prose import by_id, in_words
+
+for claim, own in by_id(verdicts).items():
+    glue(**{f"speed-{claim}": in_words(own)})
+for claim in (N1, N2):
+    found = [claim.statistic(clocked, measure).interval(0.9) for measure in claim.measures]
+    glue(**{f"speed-half-{claim.id}": max((i.high - i.low) / 2 for i in found)})
+
 # %% [markdown]
+# - **N1**, minima as wide: {glue:text}`speed-N1`.
+# - **N2**, the same exponent: {glue:text}`speed-N2`.
+#
+# Rounding sends a network to another minimum than the one that the same seed comes to in float32, and minima of one cell
+# differ. So much so that at equal clock the half width of the 90 % interval is {glue:text}`speed-half-N1:.2f` for N1 and
+# {glue:text}`speed-half-N2:.2f` for N2, against the margin of a tenth: where a verdict is UNDECIDED, more seeds are
+# needed, and the interval says how much of a change is not excluded yet.
+#
 # `tf32` needs a GPU: `threefactors record 20 -p precision=tf32 --data DIR --device cuda` repeats the whole chapter on
 # [the width of minima](20_width) in it, and puts its verdicts beside the others.
 #
