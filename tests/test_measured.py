@@ -97,6 +97,18 @@ def test_it_shows_numbers_targets_and_origin(tmp_path):
     assert ">reached<" in measured.Targets([reached])._repr_html_()
 
 
+def test_many_shapes_are_folded_and_of_many_targets_those_missed_are_named(tmp_path):
+    rows = [{**row, "shape": f"shape {i}"} for i in range(7) for row in ROWS]
+    targets = [[f"shape {i}", "library / loop", float(i), 1.5] for i in range(17)]
+    page = measured.Measured(pd.DataFrame(rows), ABOUT)._repr_html_()
+    assert page.count("<details><summary>") == 7
+    assert "<details>" not in measured.Measured(pd.DataFrame(rows[:18]), ABOUT)._repr_html_()
+    wanted = measured.Targets([measured.Measured(pd.DataFrame(rows), {**ABOUT, "targets": targets})])._repr_html_()
+    assert "training: 15 of 17" in wanted
+    assert re.findall(r"<td>(shape \d+)</td>", wanted) == ["shape 0", "shape 1"]
+    assert wanted.count("missed") == 2
+
+
 def test_the_command_puts_its_numbers_on_record(tmp_path, monkeypatch, capsys):
     output = tmp_path / "bench.json"
     command.main(["--quick", "--only", "scaling", "--record", "--book", str(tmp_path), "--output", str(output)])

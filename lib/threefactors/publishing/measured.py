@@ -21,6 +21,8 @@ import pandas as pd
 from threefactors.publishing.ledger import table as html_table
 
 FOLDER = Path("records") / "benchmarks"  # under the folder of the book
+AT_ONCE = 6  # shapes whose tables are all open
+FEW = 16  # targets that are all listed
 _KINDS = {"cpu": "CPU", "cuda": "GPU"}
 NEEDED = ("bench", "machine", "device", "date", "command", "unit", "per_microsecond", "against", "targets", "notes")
 
@@ -51,7 +53,7 @@ class Measured:
 
     def _repr_html_(self) -> str:
         head = ("", self.about["unit"], self.about["against"], "share of floor", "peak MiB")
-        parts = []
+        parts, shapes = [], self.rows["shape"].nunique()
         for shape, own in self.rows.groupby("shape", sort=False):
             rows = [
                 f'<tr><th scope="row">{escape(row["variant"].strip())}</th>'
@@ -60,7 +62,10 @@ class Measured:
                 f"<td>{_plain(row['peak_mebibytes'])}</td></tr>"
                 for row in own.to_dict("records")
             ]
-            parts.append(html_table("tf-ledger", str(shape), _heads(head), rows))
+            table = html_table("tf-ledger", str(shape), _heads(head), rows)
+            parts.append(
+                table if shapes <= AT_ONCE else f"<details><summary>{escape(str(shape))}</summary>{table}</details>"
+            )
         said = "".join(f"<li>{escape(f'{note} ({shape})')}</li>" for shape, note in self.about["notes"])
         origin = f'<p class="tf-origin">{escape(self.origin)}; made by <code>{escape(self.about["command"])}</code></p>'
         return f'<div class="tf-measured">{"".join(parts)}<ul class="tf-notes">{said}</ul>{origin}</div>'
@@ -70,20 +75,36 @@ class Measured:
 
 
 class Targets(list[Measured]):
-    """The targets of several benchmarks in one table: what was wanted, what was reached."""
+    """The targets of several benchmarks in one table: what was wanted, what was reached.
+
+    Of a benchmark with many of them those that were reached are only counted.
+    """
 
     def __str__(self) -> str:
         return "\n".join(f"{m.about['bench']}: {len(m.targets)} targets" for m in self)
 
     def _repr_html_(self) -> str:
-        rows = [
-            f'<tr><th scope="row">{escape(text)}</th><td>{escape(shape)}</td><td>{_plain(value)}</td><td>{goal:g}</td>'
-            f"<td>{'reached' if value >= goal else 'missed'}</td><td>{_KINDS[measured.about['device']]}</td></tr>"
-            for measured in self
-            for shape, text, value, goal in measured.about["targets"]
-        ]
+        rows = [row for measured in self for row in _wanted(measured)]
         head = _heads(("", "shape", "measured", "wanted", "", "on a"))
         return html_table("tf-ledger", "Wanted, and reached", head, rows)
+
+
+def _wanted(measured: Measured) -> list[str]:
+    """HTML rows of a benchmark's targets."""
+    targets, kind = measured.about["targets"], _KINDS[measured.about["device"]]
+    missed = [target for target in targets if target[2] < target[3]]
+    few = len(targets) <= FEW
+    rows = [
+        f'<tr><th scope="row">{escape(text)}</th><td>{escape(shape)}</td><td>{_plain(value)}</td><td>{goal:g}</td>'
+        f"<td>{'reached' if value >= goal else 'missed'}</td><td>{kind}</td></tr>"
+        for shape, text, value, goal in (targets if few else missed)
+    ]
+    if not few:
+        said = f"{measured.about['bench']}: {len(targets) - len(missed)} of {len(targets)}"
+        rows.insert(
+            0, f'<tr><th scope="row">{said}</th><td></td><td></td><td></td><td>reached</td><td>{kind}</td></tr>'
+        )
+    return rows
 
 
 def record(book: Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> Path:
