@@ -1,7 +1,8 @@
-"""A mode in which no value of a tensor may be looked at: what a GPU would have to be waited for, or a graph refuses."""
+"""What a GPU asks of code, on the CPU: no value is looked at, and operations recorded once can be repeated."""
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 LOOKS = ("_local_scalar_dense", "nonzero", "item", "is_nonzero", "masked_select", "equal", "unique")
 
@@ -20,3 +21,23 @@ class NoLooks(TorchDispatchMode):
 
 def is_mask(place):
     return isinstance(place, torch.Tensor) and place.dtype in (torch.bool, torch.uint8)
+
+
+class Tape(TorchDispatchMode):
+    """What a CUDA graph does, on the CPU: records operations with their arguments, and repeats them in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.recorded = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.recorded.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self):
+        for func, args, kwargs, before in self.recorded:
+            for new, old in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(before), strict=True):
+                if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
+                    old.copy_(new)

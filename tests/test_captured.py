@@ -35,7 +35,8 @@ from threefactors.training.steps import Stacked
 from threefactors.training.train import DIVERGED
 from threefactors.training.update import Update
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+
+from tests.no_looks import Tape
 
 GPU = [("cuda", True)] if torch.cuda.is_available() else []
 NET = MLP((16, 12))
@@ -204,26 +205,6 @@ def test_many_steps_make_one_launch(digits, monkeypatch):
     launched.clear()
     train(one_stack(until=Steps(140), batch_size=8), digits, engine="captured")
     assert launched == [32] * 4 + [1] * 12
-
-
-class Tape(TorchDispatchMode):
-    """What a CUDA graph does, on the CPU: records operations with their arguments, and repeats them in place."""
-
-    def __init__(self):
-        super().__init__()
-        self.recorded = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        result = func(*args, **(kwargs or {}))
-        self.recorded.append((func, args, kwargs or {}, result))
-        return result
-
-    @torch.no_grad()
-    def replay(self):
-        for func, args, kwargs, before in self.recorded:
-            for new, old in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(before), strict=True):
-                if isinstance(new, torch.Tensor) and new.data_ptr() != old.data_ptr():
-                    old.copy_(new)
 
 
 @pytest.mark.parametrize("case", [*CASES])

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -28,19 +27,12 @@ from threefactors.training import MLP, SGD, Epochs, Run, Sweep, Task
 from threefactors.training.engines import DeviceError
 
 from tests.books import chapter, write_book
+from tests.test_experiments import same
 
 SWEEP = Sweep.grid(Task(model=MLP((8,)), train_size=128), lr=[0.05, 0.1], batch_size=16, seed=range(3), until=Epochs(2))
 PROBES = [Loss(), Sharpness()]
 LOCAL = "local:2"
 QUIET = {"env": {**os.environ, "DASK_DISTRIBUTED__LOGGING__DISTRIBUTED": "critical"}, "stderr": subprocess.DEVNULL}
-
-
-def same(result, other):
-    """Equal numbers bit for bit, apart from when and where they were made."""
-    assert result.runs == other.runs
-    for left, right in zip(result.records, other.records, strict=True):
-        left, right = ({k: v for k, v in r.items() if k != "provenance"} for r in (left, right))
-        np.testing.assert_equal(left, right)
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,8 @@ from threefactors.training.models import MLP
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
+from tests.no_looks import Tape
+
 SHAPES = {
     "plain": (MLP((64, 64, 64)), 64, 300),
     "batch norm": (MLP((64, 64, 64), 8), 64, 300),
@@ -127,35 +129,13 @@ def test_a_product_can_be_recorded_and_repeated(shape):
     product = losses.stacked_products(theta, x, y)
     u, v = torch.randn(2, *theta.shape, generator=torch.Generator().manual_seed(1), dtype=theta.dtype)
     expected = [product(u), product(v)]
-    with Recording() as recording:
+    with Tape() as tape:
         product._launch()
     for vector, image in zip((u, v), expected, strict=True):
         product._v.copy_(vector)
         product._image.fill_(torch.nan)
-        recording.repeat()
+        tape.replay()
         assert torch.equal(product._image, image)
-
-
-class Recording(TorchDispatchMode):
-    """Operations with their arguments and results; to repeat them is to run them on the same memory again."""
-
-    def __init__(self):
-        super().__init__()
-        self.steps = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        made = operation(*args, **(kwargs or {}))
-        self.steps.append((operation, args, kwargs or {}, made))
-        return made
-
-    def repeat(self):
-        for operation, args, kwargs, made in self.steps:
-            again = operation(*args, **kwargs)
-            given = [t for t in tree_iter((args, kwargs)) if isinstance(t, torch.Tensor)]
-            if made.untyped_storage()._cdata not in {
-                t.untyped_storage()._cdata for t in given
-            }:  # no view, not in place
-                made.copy_(again)
 
 
 class Operations(TorchDispatchMode):
