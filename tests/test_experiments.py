@@ -30,7 +30,7 @@ from threefactors.experiments import runner as runner_module
 from threefactors.experiments import work as work_module
 from threefactors.experiments.store import key
 from threefactors.settings import SettingsError
-from threefactors.training import MLP, SGD, Clock, Epochs, Run, Steps, Sweep, Task, load
+from threefactors.training import MLP, SGD, Architecture, Clock, Epochs, Run, Steps, Sweep, Task, load
 
 TINY = Task(model=MLP((8,)), train_size=128)
 OTHERS = get_context("forkserver")  # processes of their own, for which the dear import is made once
@@ -114,6 +114,21 @@ def test_jobs_from_the_environment(serial, tmp_path, monkeypatch):
     monkeypatch.setenv("THREEFACTORS_PROGRESS", str(tmp_path / "progress"))
     same(run(sweep(), PROBES), serial)
     assert (tmp_path / "progress").read_text().splitlines()[-1] == "12 12"
+
+
+def test_a_network_that_only_this_process_knows_reaches_the_workers(tmp_path, monkeypatch):
+    """As one that is defined in a notebook: there is nothing to import it from."""
+
+    @dataclass(frozen=True)
+    class Own(Architecture):
+        def build(self, inputs, outputs):
+            return torch.nn.Linear(inputs, outputs)
+
+    own = sweep(task=Task(model=Own(), train_size=128), lr=0.1, batch_size=32, seed=range(2))
+    here = run(own, [Loss()], store=tmp_path / "here", progress=False).table()
+    monkeypatch.setenv("THREEFACTORS_JOBS", "1")
+    there = run(own, [Loss()], store=tmp_path / "there", progress=False).table()
+    np.testing.assert_allclose(there["train_loss"], here["train_loss"], rtol=1e-5)
 
 
 def test_second_run_computes_nothing(serial, tmp_path, monkeypatch):

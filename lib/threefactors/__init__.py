@@ -24,6 +24,7 @@ from threefactors.inference import claims, judge
 from threefactors.training import (
     MLP,
     SGD,
+    Architecture,
     Clock,
     Constant,
     Custom,
@@ -43,7 +44,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())  # who wants to re
 __version__ = "0.1.0"
 __all__ = [  # noqa: RUF022 (in the order in which one needs them)
     # what is trained, and how
-    "MLP", "SGD", "Run", "Sweep", "Task",
+    "MLP", "Architecture", "SGD", "Run", "Sweep", "Task",
     "Constant", "Custom", "SquareCycle", "Step", "TriangularCycle",
     "Clock", "Epochs", "Steps", "TrainLoss",
     # what is measured, and when

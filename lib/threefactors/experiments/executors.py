@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 from collections import Counter, deque
@@ -12,6 +13,7 @@ from functools import cache
 from multiprocessing import get_context
 from typing import Any
 
+import cloudpickle
 import torch
 
 from threefactors.experiments.memory import TooLittleMemory
@@ -76,11 +78,12 @@ class Processes(Crew):
     def submit(self, work: Callable[..., None], *arguments: Any) -> Future[None]:
         free = (i for i, last in enumerate(self.last) if last is None or last.done())
         slot = next(free, 0)  # none is free where a sweep before this one was interrupted
+        packed = cloudpickle.dumps((work, arguments))  # with the classes of a notebook, which no worker could import
         try:
-            future = self.pools[slot].submit(attempt, work, *arguments)
+            future = self.pools[slot].submit(attempt, _unpacked, packed)
         except BrokenExecutor:
             self.pools[slot] = _process()
-            future = self.pools[slot].submit(attempt, work, *arguments)
+            future = self.pools[slot].submit(attempt, _unpacked, packed)
         self.last[slot] = future
         return future
 
@@ -172,6 +175,12 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
     exact()
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # Ctrl-C is for the one who asked, who tells of it
+
+
+def _unpacked(packed: bytes) -> None:
+    """What ``submit`` packed, carried out."""
+    work, arguments = pickle.loads(packed)
+    work(*arguments)
 
 
 def attempt(work: Callable[..., None], *arguments: Any, **options: Any) -> None:

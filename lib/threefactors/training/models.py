@@ -43,7 +43,8 @@ def finish(layers: Layerwise, normalize: Callable[[Units], Tensor]) -> Tensor:
 
 
 class Network(Protocol):
-    """What training and measurement ask of a network: ``MLP``, or ``ConvNet``. K outputs, D = ``inputs`` numbers in."""
+    """What training and measurement ask of a network: ``MLP``, ``ConvNet``, or your own, for which ``Architecture``
+    supplies all of this but a module. K outputs, D = ``inputs`` numbers in."""
 
     @property
     def batch_norm(self) -> int | None:
@@ -61,11 +62,19 @@ class Network(Protocol):
         """Numbers that a forward pass keeps for each example, by which memory is planned."""
         ...
 
+    def widest(self, inputs: int, outputs: int) -> int:
+        """Numbers of the widest layer, for each example."""
+        ...
+
     def initial(self, inputs: int, outputs: int, generator: torch.Generator, dtype: torch.dtype) -> Tensor: ...
 
     def forward(self, theta: Tensor, x: Tensor, outputs: int, ghosts: int = 1, counted: int | None = None) -> Tensor:
         """(R, B, K) for θ (R, P) and x (R, B, D), differentiable by autograd. With batch norm, each of ``ghosts``
         equal parts of the batch has statistics of its own, taken from its first ``counted`` rows (all, if None)."""
+        ...
+
+    def layerwise(self, theta: Tensor, x: Tensor, outputs: int) -> Layerwise:
+        """The same pass, pausing at each normalization; without any, it never does."""
         ...
 
     def filters(self, inputs: int, outputs: int) -> Tensor:
