@@ -161,7 +161,7 @@ def test_words_name_every_verdict_and_place():
 
 def test_glue_spreads_an_interval(monkeypatch):
     kept = {}
-    monkeypatch.setattr(prose, "_glue", lambda name, value, display: kept.update({name: value}))
+    monkeypatch.setattr(prose, "glue_display", lambda name, value: kept.update({name: value}))
     prose.glue(slope=Interval(-1.0, -1.2, -0.8, 0.95, 8), words="so", n=np.int64(3))
     assert kept == {"slope": -1.0, "slope_low": -1.2, "slope_high": -0.8, "words": "so", "n": 3.0}
     assert all(type(value) in (float, str) for value in kept.values())

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Protocol
 
-from myst_nb import glue as _glue
-
 from threefactors.inference import SIMULATION, Interval, Verdict
 from threefactors.inference.claim import POOLED
 
+GLUED = "application/papermill.record/"  # media types of what is kept for the text: no front end shows them
 WITHIN = {SIMULATION: "in", POOLED: "over"}
 
 
@@ -19,7 +18,20 @@ def glue(**values: float | str | Interval) -> None:
         if isinstance(value, Interval):
             glue(**{name: value.value, f"{name}_low": value.low, f"{name}_high": value.high})
         else:
-            _glue(name, value if isinstance(value, str) else float(value), display=False)
+            glue_display(name, value if isinstance(value, str) else float(value))
+
+
+def glue_display(name: str, value: object) -> None:
+    """Makes what a notebook shows of ``value`` available to the text as ``name``, without showing it here.
+
+    As myst-nb's own ``glue(name, value, display=False)``, which a reader of the notebook need not have.
+    """
+    from IPython.core.formatters import format_display_data  # here: nothing but a notebook needs it
+    from IPython.display import display
+
+    bundle, metadata = format_display_data(value)
+    metadata["scrapbook"] = {"name": name, "mime_prefix": GLUED}
+    display({GLUED + mime: data for mime, data in bundle.items()}, raw=True, metadata=metadata)
 
 
 class Reached(Protocol):
