@@ -9,6 +9,9 @@ from pathlib import Path
 import nbformat
 from threefactors.experiments.provenance import versions
 from threefactors.inference import VERDICT_MIME
+from threefactors.publishing.chapters import Chapter, find, library_sha256, source_sha256
+from threefactors.publishing.execute import inputs_sha256
+from threefactors.publishing.gate import sign
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -76,7 +79,23 @@ def notebook(*outputs_of_cells, **own):
         "papermill": {"end_time": "now", "exception": None},
         "threefactors": record | own,
     }
-    return nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    executed = nbformat.v4.new_notebook(cells=cells, metadata=metadata)
+    sign(executed)
+    return executed
+
+
+def publish(root, name, executed):
+    """Put an executed notebook into the book at ``root`` as `threefactors book` would, a source beside it."""
+    one = Chapter(root / "book" / f"{name}.py")
+    if not one.source.exists():
+        one.source.parent.mkdir(parents=True, exist_ok=True)
+        one.source.write_text(HEAD, encoding="utf-8")
+    own = {"source": source_sha256(one.source), "library": library_sha256(), "data": None}
+    own["inputs"] = inputs_sha256(one, [other for other in find(root) if other.name < name])
+    executed.metadata["threefactors"] |= own
+    sign(executed)
+    nbformat.write(executed, one.published)
+    return one
 
 
 def shown(*entries):

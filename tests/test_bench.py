@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from contextlib import closing
 from types import SimpleNamespace
 
@@ -159,8 +160,11 @@ def test_peak_memory_of_a_variant_is_what_it_allocates():
 
     small = SimpleNamespace(reset=lambda: None, run=lambda: None)
     times = timing.interleave([timing.Variant("large", Work, 1, 1), timing.Variant("small", small, 1, 1)], rounds=1)
-    assert times.peaks["large"] == pytest.approx(150, rel=0.1)
-    assert times.peaks["small"] < 8
+    if sys.platform == "linux":
+        assert times.peaks["large"] == pytest.approx(150, rel=0.1)
+        assert times.peaks["small"] < 8
+    else:  # nobody keeps the high water, and none is made up
+        assert times.peaks == {}
 
 
 def test_who_runs_out_of_memory_is_left_out_and_the_others_are_measured():

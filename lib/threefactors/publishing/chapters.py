@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import jupytext
 from nbformat import NotebookNode
 
 from threefactors.experiments.provenance import LIBRARY, versions
@@ -62,8 +61,15 @@ class Chapter:
         except (ValueError, SyntaxError) as error:
             raise ChapterError(f"{self.name}: its parameters cell is not made of literals ({error})") from None
 
+    def _read(self) -> NotebookNode:
+        try:
+            import jupytext  # here, not above: a chapter opened on Colab, which lacks it, reads records
+        except ModuleNotFoundError as error:
+            raise ChapterError(f"{self.name}.py cannot be read without jupytext; pip install jupytext") from error
+        return jupytext.read(self.source, fmt="py:percent")
+
     def _parameters_cell(self) -> NotebookNode:
-        notebook = jupytext.read(self.source, fmt="py:percent")
+        notebook = self._read()
         tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
         if len(tagged) != 1:
             raise ChapterError(
@@ -87,7 +93,7 @@ class Chapter:
 
     def notebook(self, values: Mapping[str, Any]) -> NotebookNode:
         """The unexecuted notebook, the values written into its parameters cell."""
-        notebook = jupytext.read(self.source, fmt="py:percent")
+        notebook = self._read()
         for index, cell in enumerate(notebook.cells):
             cell["id"] = f"{self.name.replace('_', '-')}-{index}"  # jupytext draws them at random
             if "parameters" in cell.metadata.get("tags", []):
@@ -97,10 +103,10 @@ class Chapter:
     def fingerprint(self, values: Mapping[str, Any], settings: Settings, inputs: Iterable[str] = ()) -> str:
         """sha256 of all that may change the executed chapter; ``inputs`` are other chapters' fingerprints."""
         parts = {
-            "source": _sha256(self.source.read_bytes()),
+            "source": source_sha256(self.source),
             "parameters": dict(values),
             "device": settings.device,
-            "data": _listing(settings.data),
+            "data": data_sha256(settings.data),
             "library": library_sha256(),
             "python": versions()["python"],
             "torch": versions()["torch"],
@@ -136,6 +142,11 @@ def require_declared(chapters: list[Chapter], given: Mapping[str, Any]) -> None:
         if name not in declared:
             names = ", ".join(sorted(declared)) or "none besides scale"
             raise ChapterError(f"no chapter to execute declares a parameter {name!r}; declared: {names}")
+
+
+def source_sha256(source: Path) -> str:
+    """sha256 of a chapter's file."""
+    return _sha256(source.read_bytes())
 
 
 def library_sha256() -> str:
@@ -182,13 +193,15 @@ def _like(value: Any, default: Any, what: str) -> Any:
     return value
 
 
-def _listing(folder: Path | None) -> list[str] | None:
-    # names, sizes and times stand for the contents: hashing gigabytes at each build would not be paid back
+def data_sha256(folder: Path | None) -> str | None:
+    """sha256 over the names, sizes and times of a data folder's files; None without a folder."""
+    # these stand for the contents: hashing gigabytes at each build would not be paid back
     if folder is None:
         return None
     depths = ("*", "*/*", "*/*/*")
     files = sorted(p for depth in depths for p in folder.glob(depth) if p.is_file())
-    return [f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}" for p in files]
+    lines = (f"{p.relative_to(folder)} {p.stat().st_size} {p.stat().st_mtime_ns}\n" for p in files)
+    return _sha256("".join(lines).encode())
 
 
 def _sha256(data: bytes) -> str:

@@ -27,8 +27,8 @@ from jupyter_client.manager import AsyncKernelManager
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
-from threefactors.experiments.provenance import commit, versions
-from threefactors.publishing import gate, measured, recording
+from threefactors.experiments.provenance import commit, device_name, versions
+from threefactors.publishing import chapters, gate, measured, recording
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.watch import Watch
 from threefactors.settings import Settings
@@ -51,20 +51,39 @@ class Execution:
 
 def is_current(chapter: Chapter, fingerprint: str) -> bool:
     """Whether the published notebook carries this fingerprint and passes the gate."""
-    return not gate.check(chapter.published, fingerprint=fingerprint)
+    return not gate.check(chapter.published, fingerprint=fingerprint, source=chapter.source)
 
 
 def fingerprint(chapter: Chapter, values: Mapping[str, Any], settings: Settings, others: Iterable[Chapter]) -> str:
     """Fingerprint of a chapter and of its records; a summary's is made of all records, those of speed included, and of
     the notebooks of ``others``, those before it."""
+    return chapter.fingerprint(values, settings, inputs(chapter, others))
+
+
+def inputs(chapter: Chapter, others: Iterable[Chapter]) -> list[str]:
+    """Digests of what a chapter reads beside its source: records, and for a summary the notebooks of ``others``.
+
+    ChapterError for a summary when one of them is missing, or a notebook lies there whose chapter is gone.
+    """
+    book = chapter.source.parent
     read = [other for other in others if chapter.summary]
     if lacking := [other.name for other in read if not other.published.is_file()]:
         raise ChapterError(f"{chapter.name}: reads the other chapters, and {', '.join(lacking)} failed")
-    inputs = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in read]
-    book = chapter.source.parent
-    inputs += recording.digests(book, None if chapter.summary else chapter.name)
-    inputs += measured.digests(book) if chapter.summary else []
-    return chapter.fingerprint(values, settings, inputs)
+    if chapter.summary and (left := orphans(book)):
+        raise ChapterError(f"{chapter.name}: reads the notebooks in book, and {left[0].name} has no source; delete it")
+    found = [hashlib.sha256(other.published.read_bytes()).hexdigest() for other in read]
+    found += recording.digests(book, None if chapter.summary else chapter.name)
+    return found + (measured.digests(book) if chapter.summary else [])
+
+
+def inputs_sha256(chapter: Chapter, others: Iterable[Chapter]) -> str:
+    """``inputs`` in one."""
+    return hashlib.sha256("\n".join(sorted(inputs(chapter, others))).encode()).hexdigest()
+
+
+def orphans(book: Path) -> list[Path]:
+    """Notebooks of chapters that are no longer there: git ignores them, so a change of branch leaves them behind."""
+    return [path for path in sorted(book.glob("[0-9][0-9]_*.ipynb")) if not path.with_suffix(".py").is_file()]
 
 
 def execute(
@@ -124,6 +143,7 @@ def execute_aside(
     progress.unlink(missing_ok=True)
     incidents = progress.with_suffix(".incidents")
     incidents.unlink(missing_ok=True)
+    origin = _origin(chapter, settings)
     notebook = chapter.notebook(values)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     environment = {**settings.environment(), "THREEFACTORS_PROGRESS": str(progress)}
@@ -139,6 +159,7 @@ def execute_aside(
             "parameters": dict(values),
             "scale": values["scale"],
             "device": settings.device,
+            **origin,
             "seconds": round(watch.seconds, 2),
             "peak_memory": watch.peak_memory,
             "incidents": _lines(incidents),
@@ -146,12 +167,27 @@ def execute_aside(
             "commit": commit(root),
             "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
+        gate.sign(notebook)
         nbformat.write(notebook, aside)
         if problems := gate.check(aside, fingerprint=fingerprint):
             raise ChapterError(f"{chapter.name}: " + f"\n{chapter.name}: ".join(map(str, problems)))
     except ChapterError as error:
         raise ChapterError(f"{error}\n  what ran is in {aside.relative_to(root)}") from error.__cause__
     return watch.seconds, watch.peak_memory
+
+
+def _origin(chapter: Chapter, settings: Settings) -> dict[str, Any]:
+    """From what a notebook is about to be made: taken beforehand, since an execution is time enough to edit it."""
+    before = [other for other in chapters.find(chapter.source.parents[1]) if other.name < chapter.name]
+    # where workers compute, this machine's processor is not the one that counts
+    machine = "dask workers" if settings.scheduler else device_name(settings.device)
+    return {
+        "machine": machine,
+        "source": chapters.source_sha256(chapter.source),
+        "library": chapters.library_sha256(),
+        "data": chapters.data_sha256(settings.data),
+        "inputs": inputs_sha256(chapter, before),
+    }
 
 
 def _lines(file: Path) -> list[str]:

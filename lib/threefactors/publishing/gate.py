@@ -1,11 +1,13 @@
 """Is this executed notebook fit to publish?
 
 jupyter-book renders a notebook that never ran, or ran into an error half-way, without a word. So
-each notebook passes here before it is put beside its source, and again before the site is built.
+each notebook passes here before it is put beside its source, and again when the site is built: `fit` asks for
+all of them together, and the Sphinx extension refuses what it does not let pass.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,14 +32,32 @@ class Problem:
         return self.message if self.cell is None else f"cell {self.cell}: {self.message}"
 
 
+def sign(notebook: NotebookNode) -> None:
+    """Write into a notebook's metadata what tells whether anything in it was changed afterwards."""
+    notebook.metadata["threefactors"]["content"] = content(notebook)
+
+
+def content(notebook: NotebookNode) -> str:
+    """sha256 of all that a notebook holds, its signature apart: no secret, but nobody edits past it unawares."""
+    own = {key: value for key, value in notebook.metadata.get("threefactors", {}).items() if key != "content"}
+    whole = {**notebook, "metadata": {**notebook.metadata, "threefactors": own}}
+    return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()
+
+
 def check(
-    notebook: Path | NotebookNode, *, fingerprint: str | None = None, version: str | None = None
+    notebook: Path | NotebookNode,
+    *,
+    fingerprint: str | None = None,
+    version: str | None = None,
+    source: Path | None = None,
+    inputs: str | None = None,
 ) -> list[Problem]:
     """All reasons not to publish an executed notebook; an empty list lets it pass.
 
     ``fingerprint``: the one it must carry (None: any, but one). ``version``: the version of the library
-    it must have run with (None: the one installed). A cell tagged ``remove-stderr`` may write to stderr,
-    since that is not published.
+    it must have run with (None: the one installed). ``source``: the chapter's file, which like the library must be
+    what it was at the execution (None: not asked). ``inputs``: digest of the records and notebooks that it read
+    (None: not asked). A cell tagged ``remove-stderr`` may write to stderr, since that is not published.
     """
     if isinstance(notebook, Path):
         if not notebook.is_file():
@@ -46,7 +66,7 @@ def check(
             read = nbformat.read(notebook, as_version=4)
         except (ValueError, AttributeError, KeyError, nbformat.ValidationError) as error:
             return [Problem(None, f"not a readable notebook ({type(error).__name__})")]
-        return check(read, fingerprint=fingerprint, version=version)
+        return check(read, fingerprint=fingerprint, version=version, source=source, inputs=inputs)
     version = version or versions()["threefactors"]
     return [
         *_outputs(notebook),
@@ -54,6 +74,7 @@ def check(
         *_finished(notebook),
         *_parameters(notebook),
         *_provenance(notebook, fingerprint, version),
+        *_changes(notebook, source, inputs),
     ]
 
 
@@ -93,6 +114,8 @@ def _parameters(notebook: NotebookNode) -> Iterator[Problem]:
     if len(tagged) != 1:
         yield Problem(None, f"{len(tagged)} cells are tagged parameters; exactly one must be")
         return
+    if any("injected-parameters" in cell.metadata.get("tags", []) for _, cell in _code(notebook)):
+        yield Problem(None, "it shows readers a cell of injected parameters; values belong in the parameters cell")
     declared = json.loads(json.dumps(chapters.literals(tagged[0]["source"])))  # tuples are lists in metadata
     if "scale" not in declared:
         yield Problem(None, "its parameters declare no scale")
@@ -113,6 +136,21 @@ def _provenance(notebook: NotebookNode, fingerprint: str | None, version: str) -
     kernel = notebook.metadata.get("kernelspec", {}).get("name")
     if kernel != "python3":
         yield Problem(None, f"its kernel is named {kernel}; readers have python3")
+
+
+def _changes(notebook: NotebookNode, source: Path | None, inputs: str | None) -> Iterator[Problem]:
+    own = notebook.metadata.get("threefactors", {})
+    if own.get("content") != content(notebook):
+        yield Problem(None, "it is not what its execution left: something in it was changed afterwards")
+    if source is not None:
+        if not source.is_file():
+            yield Problem(None, f"there is no chapter {source.name} from which it could have come")
+        elif own.get("source") != chapters.source_sha256(source):
+            yield Problem(None, f"its source {source.name} has changed since it was executed")
+        if own.get("library") != chapters.library_sha256():
+            yield Problem(None, "the library has changed since it was executed")
+    if inputs is not None and own.get("inputs") != inputs:
+        yield Problem(None, "the records or notebooks that it reads have changed since it was executed")
 
 
 def _code(notebook: NotebookNode) -> list[tuple[int, Any]]:

@@ -134,10 +134,9 @@ def _resident(process: psutil.Process) -> int:
 
 def _proportional(process: psutil.Process) -> int:
     try:
-        full = process.memory_full_info()
-        return getattr(full, "pss", full.rss)  # PSS is known on Linux only
-    except psutil.Error:  # it has ended
-        return 0
+        return process.memory_full_info().pss
+    except (psutil.Error, AttributeError):  # it has ended, or this is no Linux: macOS tells nobody's but one's own
+        return _resident(process)
 
 
 def _high_water(process: psutil.Process) -> int:
