@@ -40,14 +40,13 @@ scale = "laptop"  # smoke | laptop | paper
 # ## At a glance
 
 # %% tags=["hide-input"]
-from myst_nb import glue
-
+from threefactors.presentation.prose import glue_display
 from threefactors.publishing.ledger import Table, collect, glance
 
 entries = collect(".")
 summary = glance(entries)
-glue("ledger-glance", summary, display=False)
-glue("ledger-sentence", summary.sentence, display=False)
+glue_display("ledger-glance", summary)
+glue_display("ledger-sentence", summary.sentence)
 summary
 
 # %% [markdown]

@@ -86,7 +86,7 @@ def test_glance_counts_and_names_every_verdict(book):
     assert summary.sentence == "4 verdicts on 2 claims: 3 supported, 1 undecided."
     html = summary._repr_html_()
     assert html.count("tf-badge") == 4
-    assert html.count('href="20_width.html"') == 3
+    assert html.count('href="20_width.html#verdict-C3"') == 2  # the place on the page where the verdict is
     assert html.count("<tr>") == 3  # a head, and one row for each claim
 
 
@@ -97,8 +97,21 @@ def test_an_empty_ledger_says_so(tmp_path):
 
 def test_the_full_table_has_a_row_for_each_verdict(book):
     html = Table(collect(book))._repr_html_()
-    assert html.count("<tr>") == 5
+    assert html.count("<tr") == 5
     assert "[-0.9, -0.7]" in html
+
+
+def test_a_claim_has_one_address_in_the_full_table_and_none_at_a_glance(book):
+    html = Table(collect(book))._repr_html_()
+    assert html.count('<tr id="claim-C3">') == html.count('<tr id="claim-C10">') == 1
+    assert html.index('id="claim-C3"') < html.index("30_more.html")  # the first of its three rows
+    assert "id=" not in glance(collect(book))._repr_html_()  # it is shown on other pages, too
+
+
+def test_tables_are_named_regions_that_keys_reach(book):
+    for shown_ in (Table(collect(book)), glance(collect(book))):
+        html = shown_._repr_html_()
+        assert html.count('tabindex="0" role="region" aria-label="') == html.count("<table") == html.count("<caption>")
 
 
 def test_words_of_a_verdict_cannot_break_the_page():

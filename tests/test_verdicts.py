@@ -79,7 +79,7 @@ def test_verdicts_show_themselves_in_a_notebook():
         tags = Tags()
         tags.feed(bundle["text/html"])
         assert tags.open == []
-        assert tags.classes == ["tf-verdict", f"tf-{verdict.verdict.lower()}"]
+        assert tags.classes == ["tf-verdict", f"tf-{verdict.verdict.lower()}", "tf-claim"]
     family = judge_family([C3a], [sweep(numpy_generator(18, "t"))])
     bundle = family._repr_mimebundle_()
     assert bundle[VERDICT_MIME] == [family[0].to_dict()]

@@ -87,7 +87,7 @@ class Verdict:
         ]
         body = "".join(f'<tr><th scope="row">{escape(k)}</th><td>{escape(v)}</td></tr>' for k, v in rows)
         return (
-            f'<table class="tf-verdict tf-{self.verdict.lower()}"><caption>{escape(self.id)}: '
+            f'<table class="tf-verdict tf-{self.verdict.lower()}"><caption>{_claim(self.id)}: '
             f"<strong>{self.verdict}</strong></caption><tbody>{body}</tbody></table>"
         )
 
@@ -117,7 +117,7 @@ class Verdicts(list[Verdict]):
             f'<th scope="col">{name}</th>' for name in ("Claim", "Protocol", "Verdict", "Estimate", "Reason")
         )
         body = "".join(
-            f'<tr class="tf-{v.verdict.lower()}"><th scope="row">{escape(v.id)}</th>'
+            f'<tr class="tf-{v.verdict.lower()}"><th scope="row">{_claim(v.id)}</th>'
             f"<td>{escape(v.where)}</td><td><strong>{v.verdict}</strong></td>"
             f"<td>{escape(v._estimate())}</td><td>{escape(v.reason)}</td></tr>"
             for v in self
@@ -134,3 +134,8 @@ class Verdicts(list[Verdict]):
             "text/html": self._repr_html_(),
             VERDICT_MIME: [verdict.to_dict() for verdict in self],
         }
+
+
+def _claim(name: str) -> str:
+    """HTML of a claim's name. The site turns it into a link to the ledger; elsewhere there is none to link to."""
+    return f'<span class="tf-claim">{escape(name)}</span>'

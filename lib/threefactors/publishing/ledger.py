@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
+from nbformat import NotebookNode
 
 from threefactors.inference import SIMULATION, VERDICT_MIME
 
@@ -46,7 +47,7 @@ def collect(book: Path | str) -> list[dict[str, Any]]:
                 "judge each claim once under one protocol and arm"
             )
         seen[identity] = entry["chapter"]
-    return sorted(entries, key=lambda e: _natural(e["id"]))
+    return sorted(entries, key=lambda e: natural(e["id"]))
 
 
 def of_notebook(path: Path) -> Iterable[dict[str, Any]]:
@@ -58,12 +59,31 @@ def of_notebook(path: Path) -> Iterable[dict[str, Any]]:
         "chapter": path.stem,
         "provenance": {key: own.get(key) for key in ("commit", "versions", "device", "seconds", "date")},
     }
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            shown = output.get("data", {}).get(VERDICT_MIME, [])
-            for verdict in shown if isinstance(shown, list) else [shown]:
-                ordered = {key: verdict.get(key) for key in _FIRST} | verdict | context
-                yield json.loads(json.dumps(ordered))
+    for verdict in (verdict for cell in notebook.cells for verdict in shown(cell)):
+        page = {"page": f"{path.stem}.html#{place(verdict['id'])}"}
+        ordered = {key: verdict.get(key) for key in _FIRST} | verdict | context | page
+        yield json.loads(json.dumps(ordered))
+
+
+def shown(cell: NotebookNode) -> Iterator[dict[str, Any]]:
+    """The verdicts that one executed cell shows."""
+    for output in cell.get("outputs", []):
+        verdicts = output.get("data", {}).get(VERDICT_MIME, [])
+        yield from verdicts if isinstance(verdicts, list) else [verdicts]
+
+
+def anchor(claim: str) -> str:
+    """Id of a claim's first row in the ledger."""
+    return f"claim-{_slug(claim)}"
+
+
+def place(claim: str) -> str:
+    """Id of the place in a chapter where it first shows a verdict on a claim; the site gives it to the page."""
+    return f"verdict-{_slug(claim)}"
+
+
+def _slug(claim: str) -> str:
+    return re.sub(r"[^\w-]+", "-", claim)
 
 
 def write_json(entries: list[dict[str, Any]], path: Path) -> None:
@@ -135,7 +155,8 @@ def _badges(caption: str, entries: list[dict[str, Any]]) -> str:
     for claim in dict.fromkeys(entry["id"] for entry in entries):
         own = [entry for entry in entries if entry["id"] == claim]
         cells = (
-            "<td>" + "".join(badge(e) for e in own if e["protocol"] == protocol) + "</td>" for protocol in protocols
+            "<td>" + "".join(f"<div>{badge(e)}</div>" for e in own if e["protocol"] == protocol) + "</td>"
+            for protocol in protocols
         )
         statement = escape(own[0]["statement"])
         rows.append(f'<tr><th scope="row"><strong>{escape(claim)}</strong> {statement}</th>{"".join(cells)}</tr>')
@@ -148,7 +169,10 @@ def glance(entries: list[dict[str, Any]]) -> Glance:
 
 
 class Table(list[dict[str, Any]]):
-    """Ledger entries that a notebook shows as one table: estimate, interval, seeds and reason of each."""
+    """Ledger entries that a notebook shows as one table: estimate, interval, seeds and reason of each.
+
+    The first row of each claim carries its ``anchor``, so a page shows one such table.
+    """
 
     def __str__(self) -> str:
         return as_text(self)
@@ -156,8 +180,9 @@ class Table(list[dict[str, Any]]):
     def _repr_html_(self) -> str:
         names = ("claim", "verdict", "protocol", "scale", "estimate", "interval", "seeds", "reason")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
+        firsts = {e["id"]: i for i, e in reversed(list(enumerate(self)))}
         rows = [
-            f'<tr><th scope="row">{escape(e["id"])}</th><td>{badge(e)}</td>'
+            f'<tr{_id(e["id"]) * (firsts[e["id"]] == i)}><th scope="row">{escape(e["id"])}</th><td>{badge(e)}</td>'
             + "".join(
                 f"<td>{escape(text)}</td>"
                 for text in (
@@ -168,25 +193,27 @@ class Table(list[dict[str, Any]]):
                 )
             )
             + f"<td>{e['n']}</td><td>{escape(e['reason'] or '')}</td></tr>"
-            for e in self
+            for i, e in enumerate(self)
         ]
         return table("tf-ledger", "All verdicts", head, rows)
 
 
 def badge(entry: dict[str, Any]) -> str:
-    """HTML of one verdict as a badge, the arm beside it, linking to the chapter that reached it."""
+    """HTML of one verdict as a badge, the arm beside it, linking to where the chapter reached it."""
     verdict = entry["verdict"]
-    label = f'<span class="tf-arm">{escape(entry["arm"])}</span>' if entry.get("arm") else ""
-    kind, page = f"tf-badge tf-{verdict.lower()}", f"{escape(entry['chapter'])}.html"
+    label = f' <span class="tf-arm">{escape(entry["arm"])}</span>' if entry.get("arm") else ""
+    kind, page = f"tf-badge tf-{verdict.lower()}", escape(entry.get("page") or f"{entry['chapter']}.html")
     link = f'<a class="{kind}" href="{page}" title="{escape(entry.get("reason") or verdict)}">{verdict}</a>'
     return f'<span class="tf-judged">{link}{label}</span>'
 
 
 def table(kind: str, caption: str, head: str, rows: list[str]) -> str:
     """HTML of a table of the ledger's style; head and rows are HTML."""
-    # a frame of its own scrolls on narrow screens, so that the page does not
+    # a frame of its own scrolls on narrow screens, so that the page does not; keys reach it, and its name is told
+    name = escape(caption)
     return (
-        f'<div class="tf-scroll" tabindex="0"><table class="{kind}"><caption>{escape(caption)}</caption>'
+        f'<div class="tf-scroll" tabindex="0" role="region" aria-label="{name}">'
+        f'<table class="{kind}"><caption>{name}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -201,10 +228,14 @@ def interval(bounds: list[float | None] | None) -> str:
     return "" if bounds is None else "[" + ", ".join(number(b) or "∞" for b in bounds) + "]"
 
 
-def _natural(identifier: str) -> tuple[str, int, str]:
+def _id(claim: str) -> str:
+    return f' id="{escape(anchor(claim))}"'
+
+
+def natural(identifier: str) -> tuple[str, int, str]:
     """C2 before C10, C3a before C3b before C4.
 
-    >>> sorted(["C10", "C4", "C3b", "C3a", "P1"], key=_natural)
+    >>> sorted(["C10", "C4", "C3b", "C3a", "P1"], key=natural)
     ['C3a', 'C3b', 'C4', 'C10', 'P1']
     """
     letters, number, rest = re.fullmatch(r"(\D*)(\d*)(.*)", identifier, re.DOTALL).groups()  # type: ignore[union-attr]
