@@ -10,10 +10,10 @@ STAMP  := $(VENV)/.installed
 PORT   ?= 8000
 
 .DEFAULT_GOAL := help
-.PHONY: help book test bench bench-gpu serve lint constraints clean distclean
+.PHONY: help book test bench bench-gpu install browser serve lint constraints clean distclean
 
 help: ## what can be made
-	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@awk -F ':.*## ' '/^[a-z-]+:.*##/ { printf "%-13s %s\n", $$1, $$2 }' Makefile
 
 book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="--scale smoke" for options)
 	$(BIN)/threefactors book $(ARGS)
@@ -28,15 +28,26 @@ bench: $(STAMP) ## speed against the baselines, into _build/bench.json (ARGS=--r
 bench-gpu: $(STAMP) ## the same on a GPU, and on record: the book's page of speed shows it
 	$(BIN)/python -m tests.bench --device cuda --record $(ARGS)
 
+install: $(STAMP) ## the environment in .venv alone, which all others make first
+
+browser: $(STAMP) ## a Chromium for the tests that read the site and for its PDF, where there is none
+	$(BIN)/python -m playwright install $(ARGS) chromium
+
 serve: ## look at the built site
 	@test -f _build/html/index.html || { echo "there is no site yet; run: make book" >&2; exit 1; }
 	@echo "the book is at http://localhost:$(PORT)/ (Ctrl-C ends this)"
 	@$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html >/dev/null 2>&1
 
-lint: $(STAMP) ## style and types
+lint: $(STAMP) ## style and types, and the workflows on GitHub
 	$(BIN)/ruff check lib tests
 	$(BIN)/ruff format --check lib tests
 	$(BIN)/mypy lib
+	$(BIN)/yamllint --strict .github _config.yml _toc.yml CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema custom.github-workflows-require-timeout .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --quiet --offline --persona pedantic .github
 
 constraints: $(STAMP) ## write the whole installed set to constraints.txt
 	@{ $(BIN)/python -c 'import sys; print("# Python %d.%d" % sys.version_info[:2])'; \

@@ -8,7 +8,6 @@ import subprocess
 
 import nbformat
 import pytest
-import tomllib
 import yaml
 from threefactors.publishing import site
 from threefactors.publishing.build import build
