@@ -16,14 +16,14 @@
 # **Question.** What exactly is it that this book trains and measures, and may a hundred networks be trained at once
 # without changing a single one of them?
 #
-# Every result of this book is made by a small library that trains networks in *stacks*. A sceptical reader should not
-# have to trust it. So here is stochastic gradient descent in fifteen lines of plain PyTorch, with no library at all;
-# then the stack; then the difference between the two.
+# Every result of this book is made by a small library that trains networks in {term}`stacks <stack>`. A skeptical
+# reader should not have to trust it. So here is stochastic gradient descent in fifteen lines of plain PyTorch, with no
+# library at all; then the stack; then the difference between the two.
 #
 # ## The algorithm
 #
 # A network with parameters $\theta$ has the training loss $L(\theta) = \frac1N \sum_{i=1}^N \ell_i(\theta)$, the mean
-# of the losses $\ell_i$ of $N$ examples. A step of stochastic gradient descent (SGD) draws a batch
+# of the losses $\ell_i$ of $N$ examples. A step of stochastic gradient descent ({term}`SGD`) draws a batch
 # $\mathcal{B}$ of $S$ examples and moves against the gradient of their mean loss, scaled by the learning rate $\eta$:
 #
 # ```{math}
@@ -32,7 +32,7 @@
 # ```
 #
 # Batches are cut from a random order of the training set, and a new order is drawn for every pass over it, called
-# an *epoch*.
+# an {term}`epoch`.
 #
 # **Prediction.** Stacking is bookkeeping: no number passes from one network to another. A network trained in a stack
 # must therefore agree with the same network trained alone by {eq}`eq-sgd`, up to the rounding of the last bits, and
@@ -44,10 +44,10 @@ scale = "laptop"  # smoke | laptop | paper
 # %% [markdown]
 # ## One network, fifteen lines
 #
-# The data are scikit-learn's handwritten digits: 1797 images of 8 × 8 pixels, of which the library takes 1152 for
-# training. The network is a multilayer perceptron with three hidden layers of 64 rectified linear units. Only two things
-# are borrowed from the library, so that both sides start alike: the initial weights and the source of random
-# numbers.
+# The data are scikit-learn's handwritten digits {cite}`alpaydin1998`: 1797 images of 8 × 8 pixels, of which the library
+# takes 1152 for training. The network is a multilayer perceptron with three hidden layers of 64 rectified linear units.
+# Only two things are borrowed from the library, so that both sides start alike: the initial weights and the source of
+# random numbers.
 
 # %%
 import torch
@@ -114,16 +114,17 @@ assert same
 #
 # ## Curvature from scratch
 #
-# The book's main measurement is the *sharpness* $\lambda_{\max}$, the largest eigenvalue of the Hessian
-# $H = \nabla^2 L$. With 13 000 parameters the Hessian is never written down. Its product with a vector $v$ is enough:
+# The book's main measurement is the {term}`sharpness` $\lambda_{\max}$, the largest eigenvalue of the {term}`Hessian`
+# $H = \nabla^2 L$. With 13 000 parameters the Hessian is never written down. Its product with a vector $v$ is enough
+# {cite}`pearlmutter1994`:
 #
 # ```{math}
 # :label: eq-hvp
 # H v = \nabla_\theta \bigl( v^\top \nabla_\theta L(\theta) \bigr) ,
 # ```
 #
-# and multiplying again and again turns any $v$ towards the eigenvector of the largest eigenvalue (the power
-# iteration). The library does better with the same products: the Lanczos iteration, with a bound on its error.
+# and multiplying again and again turns any $v$ toward the eigenvector of the largest eigenvalue (the power
+# iteration). The library does better with the same products: the {term}`Lanczos iteration`, with a bound on its error.
 
 # %%
 def full_loss(theta):
@@ -163,7 +164,7 @@ assert abs(sharpness_by_hand - top.values[0, 0]) < 1e-3 * sharpness_by_hand
 # build, with a thread count of {glue:text}`scratch-threads:.0f` and perhaps another chapter running beside this one, on
 # the machine that made it. `make bench` measures quietly, and compares with other ways of doing the same.)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scratch-timing", "caption": "Time for one step of one network (batch size 32) against the number of networks trained at once, median of five repetitions. What to see: how far the fifteen plain lines are above the stack, and what is gained by training many at once instead of one."}, "image": {"alt": "Microseconds per network and step against the number of networks, for the plain loop and for the stack.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-scratch-timing", "caption": "Time for one step of one network (batch size 32) against the number of networks trained at once, median of five repetitions. What to see: how far the fifteen plain lines are above the stack, and what is gained by training many at once instead of one."}, "image": {"alt": "Microseconds per network and step against the number of networks trained at once, both logarithmic: a level line for the fifteen plain lines, high above the falling line of the stack.", "classes": "dark-light"}}
 import time
 from statistics import median
 

@@ -31,7 +31,7 @@
 # \theta' = \theta - \eta\, g_S(\theta), \qquad g_S = \frac1S \sum_{i \in B} g_i , \qquad g_i = \nabla \ell_i(\theta) .
 # ```
 #
-# The gradients $g_i$ are a finite population with mean $g = \nabla L$ and covariance
+# The gradients $g_i$ are a finite population with mean $g = \nabla L$ and {term}`covariance <gradient covariance>`
 # $C = \frac1N\sum_i g_i g_i^\top - g g^\top$. The noise is $\varepsilon = g_S - g$.
 #
 # :::{admonition} Theorem 1 (covariance)
@@ -45,18 +45,20 @@
 # ```
 # :::
 #
-# **Proof.** Write $x_i = g_i - g$, so that $\sum_i x_i = 0$. Each draw is uniform over the population: mean zero,
+# :::{dropdown} Proof
+# Write $x_i = g_i - g$, so that $\sum_i x_i = 0$. Each draw is uniform over the population: mean zero,
 # covariance $C$. With replacement the draws are independent and covariances add up to $S\,C$ for the sum. Without,
 # the covariance $D$ of two different draws is the same for every pair. Drawing all $N$ leaves nothing to chance: $0 =
 # \operatorname{Cov}\sum_i x_i = N C + N(N-1) D$, so $D = -C/(N-1)$. For $S$ draws the sum has covariance $S\,C +
 # S(S-1) D = S\,C\,\frac{N-S}{N-1}$; divide by $S^2$. $\blacksquare$
+# :::
 #
 # Nothing was assumed about the $g_i$. For $S \ll N$ both are $C/S$.
 #
 # ### How Gaussian?
 #
 # The central limit theorem promises a Gaussian for large $S$. Look along one direction $u$, at the projections
-# $u^\top\varepsilon$. Let $\kappa$ be the excess kurtosis of the population $u^\top g_i$.
+# $u^\top\varepsilon$. Let $\kappa$ be the {term}`excess kurtosis` of the population $u^\top g_i$.
 #
 # :::{admonition} Proposition (kurtosis)
 # :class: tip
@@ -73,8 +75,7 @@
 # is the excess kurtosis.
 # :::
 #
-# :::{admonition} Proof
-# :class: note dropdown
+# :::{dropdown} Proof
 # Let $\kappa_k$ be the $k$-th cumulant of one draw. Cumulants of independent variables add up, and the $k$-th scales
 # with the $k$-th power of a factor: $S\kappa_4/(S\kappa_2)^2 = \kappa/S$. Without replacement write $a_i = u^\top x_i$
 # and expand $(\sum_{i\in B} a_i)^4$. A term with $k$ different indices occurs with probability $\pi_k$, so that the
@@ -83,26 +84,37 @@
 # $-p_4$, $p_2^2 - p_4$, $2p_4 - p_2^2$ and $3p_2^2 - 6p_4$. Collect.
 # :::
 #
+# ```{margin} Edgeworth
+# The expansion in full has a term for the skewness as well, which is left aside here: to first order it cancels
+# in the sum of both tails.
+# ```
+#
 # A kurtosis is one number. What an argument about escape or large deviations needs is the *tail*: the probability
 # that $u^\top\varepsilon$ exceeds $4\sigma$, say. By the first term of Edgeworth's expansion an excess kurtosis $k$
-# multiplies a Gaussian's probability beyond $4\sigma$ by about $1 + 9k$ (skewness left aside). So to have that
+# multiplies a Gaussian's probability beyond $4\sigma$ by about $1 + 9k$. So to have that
 # probability right within a half takes batches of about $18\kappa$ examples: almost two thousand, where
 # $\kappa$ is a hundred.
+#
+# ```{index} stochastic differential equation
+# ```
+#
+# ```{index} modified equation
+# ```
 #
 # ## The equation
 #
 # If $\varepsilon$ is Gaussian, {eq}`eq-sgd-update` reads $\theta' = \theta - \eta\, g + \sqrt{\eta}\,\sqrt{\eta/S}\,
-# R\,\xi$ with $R R^\top = C$ and $\xi$ standard normal. That is one step, of duration $\eta$, of the **Euler–Maruyama
-# scheme** for
+# R\,\xi$ with $R R^\top = C$ and $\xi$ standard normal. That is one step, of duration $\eta$, of the
+# {term}`Euler–Maruyama <Euler–Maruyama scheme>` scheme for
 #
 # ```{math}
 # :label: eq-sde
 # d\theta = -\nabla L(\theta)\, dt + \sqrt{\frac{\eta}{S}}\; R(\theta)\, dW .
 # ```
 #
-# Time is the clock, $T = \sum\eta$. Pairs $(\eta, S)$ with the same $\eta/S$ are schemes with different steps for
-# *the same* equation. How far is SGD from it? Compare expectations, not paths: the **weak error** at time $T$ is
-# $\lvert\mathbb{E}\varphi(\theta_{T/\eta}) - \mathbb{E}\varphi(X_T)\rvert$ for smooth observables $\varphi$, where
+# Time is the {term}`clock`, $T = \sum\eta$. Pairs $(\eta, S)$ with the same $\eta/S$ are schemes with different steps
+# for *the same* equation. How far is SGD from it? Compare expectations, not paths: the {term}`weak error` at time $T$
+# is $\lvert\mathbb{E}\varphi(\theta_{T/\eta}) - \mathbb{E}\varphi(X_T)\rvert$ for smooth observables $\varphi$, where
 # $X$ solves the equation from the same start.
 #
 # :::{admonition} Theorem 2 (weak orders, Li, Tai and E)
@@ -118,31 +130,37 @@
 # is $O(\eta^2)$ {cite}`li2015`.
 # :::
 #
-# **Proof.** *One step.* Put $V = C/S$. Taylor's formula and Theorem 1 give for SGD
-#
-# $$
-# P\varphi := \mathbb{E}\,\varphi(\theta') = \varphi - \eta\, g\cdot\nabla\varphi + \tfrac{\eta^2}{2}\,(g g^\top + V) :
-# \nabla^2\varphi + O(\eta^3) .
-# $$
-#
-# Take an equation with drift $-g + \eta b$ and noise covariance $\eta V$. Its generator is $A\varphi = (-g + \eta
-# b)\cdot \nabla\varphi + \frac{\eta}{2} V : \nabla^2\varphi$, and over a time $\eta$ the expectation becomes $e^{\eta
-# A}\varphi = \varphi + \eta A\varphi + \frac{\eta^2}{2} A^2\varphi + O(\eta^3)$. To this order $A^2\varphi$ is
-# $g\cdot\nabla(g\cdot\nabla \varphi) = g g^\top : \nabla^2\varphi + (H g)\cdot\nabla\varphi$, because $g$ is a
-# gradient with Jacobian $H$. Subtract:
+# What decides is the error of *one* step. Let an equation have the drift $-g + \eta b$ and the noise covariance
+# $\eta V$ with $V = C/S$, let $A$ be its generator, and let $P\varphi = \mathbb{E}\,\varphi(\theta')$ be a step of SGD.
+# Then
 #
 # ```{math}
 # :label: eq-local-error
-# (e^{\eta A} - P)\,\varphi = \eta^2\,\bigl(b + \tfrac12 H g\bigr)\cdot\nabla\varphi + O(\eta^3) .
+# (e^{\eta A} - P)\,\varphi = \eta^2\,\bigl(b + \tfrac12 H g\bigr)\cdot\nabla\varphi + O(\eta^3) ,
 # ```
 #
-# With $b = 0$ one step errs by $O(\eta^2)$. With $b = -\frac12 H g = -\frac14\nabla\lVert g\rVert^2$ it errs by
-# $O(\eta^3)$.
+# which is $O(\eta^2)$ with $b = 0$, and $O(\eta^3)$ with $b = -\frac12 H g = -\frac14\nabla\lVert g\rVert^2$. All steps
+# together lose one power of $\eta$.
+#
+# :::{dropdown} Proof
+# *One step.* Taylor's formula and Theorem 1 give for SGD
+#
+# $$
+# P\varphi = \varphi - \eta\, g\cdot\nabla\varphi + \tfrac{\eta^2}{2}\,(g g^\top + V) :
+# \nabla^2\varphi + O(\eta^3) .
+# $$
+#
+# The generator of the equation is $A\varphi = (-g + \eta
+# b)\cdot \nabla\varphi + \frac{\eta}{2} V : \nabla^2\varphi$, and over a time $\eta$ the expectation becomes $e^{\eta
+# A}\varphi = \varphi + \eta A\varphi + \frac{\eta^2}{2} A^2\varphi + O(\eta^3)$. To this order $A^2\varphi$ is
+# $g\cdot\nabla(g\cdot\nabla \varphi) = g g^\top : \nabla^2\varphi + (H g)\cdot\nabla\varphi$, because $g$ is a
+# gradient with Jacobian $H$. The difference is {eq}`eq-local-error`.
 #
 # *All steps.* With $n = T/\eta$, $P^n - e^{\eta A n} = \sum_{k=0}^{n-1} P^{k}\,(P - e^{\eta A})\, e^{\eta A
 # (n-1-k)}$. The function $e^{\eta A m}\varphi$ has bounded derivatives, uniformly in $m\eta \le T$, since drift and
 # noise are smooth: for $R$ take the matrix with the columns $(g_i - g)/\sqrt N$. $P$ is an average and enlarges
 # nothing. So the error is at most $n$ times that of one step: one power of $\eta$ less. $\blacksquare$
+# :::
 #
 # ### Two limits, and what a skeptic should ask
 #
@@ -175,8 +193,8 @@
 #
 # ### Are networks in this limit? SVAG
 #
-# For a network nobody can solve {eq}`eq-sde`. But one can walk towards it {cite}`li2021`. For $l \ge 1$ draw two
-# batches and step with learning rate $\eta/l$ along
+# For a network nobody can solve {eq}`eq-sde`. But one can walk toward it, by {term}`SVAG` {cite}`li2021`. For $l \ge 1$
+# draw two batches and step with learning rate $\eta/l$ along
 #
 # ```{math}
 # :label: eq-svag
@@ -195,7 +213,7 @@ scale = "laptop"  # smoke | laptop | paper
 # ## Prediction before data
 #
 # Weak errors of second order are too small to be guessed, so the problem is one for which both sides can be computed:
-# an angle $x$, learnt from four readings $c_i$ of different weight $a_i$, $\ell_i = a_i\,(1 - \cos(x - c_i))$. All
+# an angle $x$, learned from four readings $c_i$ of different weight $a_i$, $\ell_i = a_i\,(1 - \cos(x - c_i))$. All
 # derivatives are bounded, as the theorem asks, and the noise depends on $x$.
 
 # %%

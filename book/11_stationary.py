@@ -38,15 +38,15 @@
 #
 # where $C$, symmetric and positive semidefinite, is the covariance of the gradient of one example, and the
 # $\varepsilon_t$ are independent of one another and of $\theta_t$. To first order in $\eta$ this is the
-# **Ornstein–Uhlenbeck process**
+# {term}`Ornstein–Uhlenbeck process`
 #
 # ```{math}
 # :label: eq-bowl-ou
 # d\theta = -H\theta\, dT + \sqrt{\eta/S}\; R\, dW, \qquad R R^\top = C,
 # ```
 #
-# in the time $T = \eta t$, with $W$ a Brownian motion. Write $\Sigma$ for the covariance of $\theta$ in its stationary
-# state.
+# in the time $T = \eta t$, with $W$ a Brownian motion. Write $\Sigma$ for the {term}`covariance <stationary
+# covariance>` of $\theta$ in its stationary state. It solves the {term}`Lyapunov equation`.
 #
 # :::{admonition} Theorem 1 (Lyapunov equation)
 # :class: tip
@@ -58,8 +58,7 @@
 # ```
 # :::
 #
-# :::{admonition} Proof
-# :class: note dropdown
+# :::{dropdown} Proof
 # The linear equation is solved by $\theta_T = e^{-HT}\theta_0 + \sqrt{\eta/S}\int_0^T e^{-H(T-u)} R\, dW_u$. By Itô's
 # isometry its covariance is
 #
@@ -103,6 +102,9 @@
 #
 # and every property of the cloud, not only its height, depends on the three factors alone.
 #
+# ```{index} discretization; exact law
+# ```
+#
 # ### Steps of finite size
 #
 # :::{admonition} Theorem 3 (discrete SGD, exactly)
@@ -123,7 +125,8 @@
 # ```
 # :::
 #
-# **Proof.** The noise is independent of $\theta_t$, so taking second moments in {eq}`eq-bowl-step` gives
+# :::{dropdown} Proof
+# The noise is independent of $\theta_t$, so taking second moments in {eq}`eq-bowl-step` gives
 # $\Sigma_{t+1} = (I-\eta H)\,\Sigma_t\,(I-\eta H) + \frac{\eta^2}{S}\, C$. A fixed point satisfies
 # {eq}`eq-bowl-discrete`, after multiplying out and dividing by $\eta$; the difference from it obeys
 # {eq}`eq-bowl-relaxation`. In the eigenbasis of $H$, entry $ij$ of that difference shrinks by $(1-\eta\lambda_i)
@@ -131,6 +134,7 @@
 # $\Sigma_{ij}\,(\lambda_i + \lambda_j - \eta\lambda_i\lambda_j) = \frac{\eta}{S} C_{ij}$ has one solution. If
 # $\eta\lambda_1 \ge 2$ the variance along the first eigenvector, wherever $C$ feeds it, grows without bound.
 # $\blacksquare$
+# :::
 #
 # Half the trace of $H\Sigma$ is again the mean height. With $C = H$,
 #
@@ -142,8 +146,8 @@
 # For small $\eta$ this is {eq}`eq-bowl-height`; the first correction adds a share $\eta\lambda_i/2$ in direction $i$.
 # At $\eta\lambda_1 = 2$ it diverges, and the continuous theory does not notice {cite}`liu2020`. From
 # {eq}`eq-bowl-relaxation`, what the start adds to the height along $i$ falls to $1/e$ in $-1/\ln[(1-\eta\lambda_i)^2]
-# \approx 1/(2\eta\lambda_i)$ steps. Flat directions are the slow ones: a run that is shorter than $1/(2\eta\lambda_P)$
-# steps has not seen the stationary state of its flattest direction.
+# \approx 1/(2\eta\lambda_i)$ steps. Flat directions are the slow ones, with the longest {term}`relaxation time`: a run
+# that is shorter than $1/(2\eta\lambda_P)$ steps has not seen the stationary state of its flattest direction.
 #
 # ### Noise that depends on where one is
 #
@@ -173,17 +177,28 @@
 # if $\eta a < \dfrac{2S}{S+D+1}$, and from this limit on the second moment grows without bound.
 # :::
 #
-# **Proof.** By Isserlis' theorem $\mathbb{E}[xx^\top \Sigma\, xx^\top] = a^2\,(2\Sigma + I\operatorname{Tr}\Sigma)$.
+# :::{dropdown} Proof
+# By Isserlis' theorem $\mathbb{E}[xx^\top \Sigma\, xx^\top] = a^2\,(2\Sigma + I\operatorname{Tr}\Sigma)$.
 # Of the $S^2$ pairs in $\mathbb{E}[Q\Sigma Q]$, $S$ are an example with itself and the others independent, so for
 # $\Sigma = sI$ it is $a^2 s\,\bigl(1 + \frac{D+1}{S}\bigr) I$. The labels add $\frac{\eta^2}{S}\sigma^2 a\, I$. Hence
 # $s' = s\,\bigl[1 - 2\eta a + \eta^2a^2\bigl(1 + \frac{D+1}{S}\bigr)\bigr] + \frac{\eta^2}{S}\sigma^2 a$, whose factor
 # is below one exactly under the condition stated. What a start adds without trace shrinks by the smaller factor
 # $1 - 2\eta a + \eta^2a^2\bigl(1 + \frac1S\bigr) > 0$, and is forgotten. $\blacksquare$
+# :::
+#
+# ```{margin} Unequal variances
+# Inputs whose variances differ have a law as well: `threefactors.theory.regression` solves for it.
+# ```
 #
 # At the minimum $C = \sigma^2 a I$, which is proportional to $H$; yet the exact law {eq}`eq-bowl-discrete` with this
 # $C$ has $2 - \eta a$ in its denominator and the limit $\eta a = 2$ {cite}`liu2020,ziyin2021`. At small batches the
-# difference is large: the limit for one example is $2/(D+2)$. (`threefactors.theory.regression` has the law for inputs of
-# unequal variances.)
+# difference is large: the limit for one example is $2/(D+2)$.
+#
+# ```{index} sampling; by epochs
+# ```
+#
+# ```{index} plateau
+# ```
 #
 # ### Sampling by epochs
 #
@@ -210,8 +225,7 @@
 # ```
 # :::
 #
-# :::{admonition} Proof
-# :class: note dropdown
+# :::{dropdown} Proof
 # Given that $M$ equally likely deviations sum to zero, two of them have covariance $-\sigma^2/(M-1)$: the variance of
 # the sum, $M\sigma^2 + M(M-1)c$, vanishes. Two steps at distance $h$ lie in the same epoch with probability
 # $(M-|h|)_+/M$, over a uniform phase, and in different epochs they are independent. The sum over lags is $1 -
@@ -231,13 +245,13 @@
 # ## The cloud
 #
 # Before any statistics, a look. Two bowls with the same Hessian, eigenvalues 1 and 5, and two noises of the same trace:
-# $C = H$ on the left, and on the right a $C$ with its main axis along the diagonal. Move through $\eta/S$ with the
-# buttons, or with the arrow keys once one of them is selected.
+# $C = H$ on the left, and on the right a $C$ with its main axis along the diagonal. Move through $\eta/S$ below the
+# clouds of {numref}`fig-stationary-cloud`, by hand or with the arrow keys.
 
 # %% tags=["parameters"]
 scale = "laptop"  # smoke | laptop | paper
 
-# %% tags=["hide-input"]
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-stationary-cloud", "caption": "The stationary cloud of SGD in a bowl. Points: simulated; solid ellipses: one and two standard deviations of the predicted $\\Sigma$; thin lines: level lines of the loss; dashed: the level of the mean loss. What to see: the cloud grows like the square root of $\\eta/S$; with $C = H$ it is round although the bowl is not; with the other $C$ it is neither round nor like the bowl, but its mean height is the same, to first order in $\\eta$."}}
 from types import SimpleNamespace
 
 import numpy as np
@@ -269,10 +283,6 @@ Frames(
     title="η/S in thousandths",
     alt=lambda label: "two clouds of points over the level lines of the loss, one round, one tilted and long; "
     "mean heights " + " and ".join(f"{cloud.height:.1e} (law {cloud.law:.1e})" for cloud in seen[label].values()) + ".",
-    caption="The stationary cloud of SGD in a bowl: points are simulated, the solid ellipses are one and two standard "
-    "deviations of the predicted Σ, thin lines are level lines of the loss, and the dashed one is the level of the "
-    "mean loss. What to see: the cloud grows like the square root of η/S; with C = H it is round although the bowl is not; "
-    "with the other C it is neither round nor like the bowl, but its mean height is the same, to first order in η.",
 )
 
 # %% [markdown]

@@ -39,9 +39,9 @@
 # G = \frac1N \sum_i J_i^\top A_i\, J_i .
 # ```
 #
-# $M$ is the second moment of the gradients, $G$ the **Gauss–Newton matrix**. They differ in one place: where $G$ has
-# the curvature $A_i$, $M$ has the square of the slope, $r_i r_i^\top$. For cross-entropy, with the probabilities
-# $p_i = \operatorname{softmax}(z_i)$ and $e_c$ the unit vector of class $c$,
+# $M$ is the second moment of the gradients, $G$ the {term}`Gauss–Newton matrix` {cite}`schraudolph2002`. They differ in
+# one place: where $G$ has the curvature $A_i$, $M$ has the square of the slope, $r_i r_i^\top$. For cross-entropy, with
+# the probabilities $p_i = \operatorname{softmax}(z_i)$ and $e_c$ the unit vector of class $c$,
 #
 # ```{math}
 # :label: eq-cov-softmax
@@ -65,18 +65,20 @@
 # $\operatorname{Tr} H = \operatorname{Tr} G$ exactly.
 # :::
 #
-# **Proof.** Differentiate $g_i = J_i^\top r_i$ once more: the derivative of $r_i$ gives $J_i^\top A_i J_i$, the
+# :::{dropdown} Proof
+# Differentiate $g_i = J_i^\top r_i$ once more: the derivative of $r_i$ gives $J_i^\top A_i J_i$, the
 # derivative of $J_i$ gives $\sum_k r_{ik} \nabla^2 z_{ik}$. For the diagonal, let one single weight vary and nothing
 # else. It enters one unit's input linearly, and everything behind that unit is made of linear maps and of
 # $\max(\cdot, 0)$. So $z_{ik}$ is a piecewise linear function of that weight, whose second derivative is zero
 # wherever there is one. $\square$
+# :::
 #
 # The rest need not be small: its entries off the diagonal make $H$ indefinite, above all early in training. But no
 # trace can see it.
 #
 # ### Fisher
 #
-# The **Fisher information** is the second moment of the gradients as well, but with labels that are drawn from the
+# The {term}`Fisher information` is the second moment of the gradients as well, but with labels that are drawn from the
 # model: $F = \frac1N \sum_i \mathbb{E}_{c \sim p_i}\, g_{ic}\, g_{ic}^\top$, where $g_{ic} = J_i^\top (p_i - e_c)$ is
 # the gradient that example $i$ would have with the label $c$.
 #
@@ -89,8 +91,8 @@
 # $\mathbb{E}\, e_c e_c^\top - p p^\top = \operatorname{diag} p - p p^\top = A$. Thus
 # $\mathbb{E}\,(p - e_c)(p - e_c)^\top = A$; put it between $J_i^\top$ and $J_i$. $\square$
 #
-# Here is the one good reason for $C = H$: at a minimum $g = 0$ and $C = M$; where the rest is small $H = G$; and $M$
-# is $F$, *if the labels of the training set are as random as the model believes them to be*.
+# Here is the one good reason for {term}`Assumption 2`, $C = H$: at a minimum $g = 0$ and $C = M$; where the rest is
+# small $H = G$; and $M$ is $F$, *if the labels of the training set are as random as the model believes them to be*.
 #
 # :::{admonition} Theorem 3 (calibration)
 # :class: tip
@@ -118,19 +120,26 @@
 # $\mathbb{E}\, r_i r_i^\top = \sigma^2 I = \sigma^2 A_i$.
 # :::
 #
+# ```{margin} Before or after training?
+# Theorem 3 averages over labels that $\theta$ has not seen. After training on them it is a guide and not a proof;
+# what holds then, at every $\theta$, is Theorem 4.
+# ```
+#
 # So the noise of SGD is the Fisher matrix for a model that is *calibrated on its own training set*
 # {cite}`guo2017,kunstner2019`. It exceeds it where the model is overconfident, and stays below it where the model
-# fits its labels better than it expects to. (The theorem averages over labels that $\theta$ has not seen. After
-# training on them it is a guide and not a proof; what holds then, at every $\theta$, is Theorem 4.) For squared loss $C
+# fits its labels better than it expects to. For squared loss $C
 # = H$ would need $\sigma^2 = 1$, a number with a unit. Indeed the assumption cannot be a law of nature: multiply the
 # loss by $a$, and $H$ is multiplied by $a$ but $C$ by $a^2$. Only a log-likelihood has a scale of its own.
 #
+# ```{index} calibration
+# ```
+#
 # ### The contradiction at an interpolating minimum
 #
-# A network with enough parameters fits every single example. If $\theta$ is a minimum of each $\ell_i$, then each
-# $g_i = 0$, so that $C = 0$, whatever $H$ is: **the paper's two assumptions cannot hold together** unless $H = 0$
-# too. With cross-entropy such a minimum lies at infinity. On the way there, let $\epsilon_i = 1 - p_{i,y_i}$ be the
-# *mistake* on example $i$.
+# A network with enough parameters fits every single example: {term}`interpolation`. If $\theta$ is a minimum of each
+# $\ell_i$, then each $g_i = 0$, so that $C = 0$, whatever $H$ is: **the paper's two assumptions cannot hold together**
+# unless $H = 0$ too. With cross-entropy such a minimum lies at infinity. On the way there, let $\epsilon_i = 1 -
+# p_{i,y_i}$ be the *mistake* on example $i$.
 #
 # :::{admonition} Theorem 4 (interpolation)
 # :class: tip
@@ -231,13 +240,13 @@ arms = {
 }
 
 # %% [markdown]
-# The probe `Covariance` measures $C$, $H$ and $G$ in one go. $\operatorname{Tr} C$ and $\operatorname{Tr} G$ are
-# exact: in a layer with input $h$, the gradient of one example is the outer product of $(h, 1)$ and the
-# backpropagated slope $\delta$, so that its squared length is $(\lVert h\rVert^2 + 1)\lVert\delta\rVert^2$ and no
-# gradient has to be written down. $\operatorname{Tr} H$ is estimated by random vectors
-# {cite}`hutchinson1990,meyer2020`, independently of Theorem 1. Leading eigenvectors come from a Lanczos iteration,
-# and the cosine $\langle C, H\rangle/\lVert C\rVert\lVert H\rVert$, with
-# $\langle C, H\rangle = \operatorname{Tr}(CH)$, from both together.
+# The probe `Covariance` measures $C$, $H$ and $G$ in one go. $\operatorname{Tr} C$ and $\operatorname{Tr} G$ are exact:
+# in a layer with input $h$, the gradient of one example is the outer product of $(h, 1)$ and the backpropagated slope
+# $\delta$, so that its squared length is $(\lVert h\rVert^2 + 1)\lVert\delta\rVert^2$ and no gradient has to be written
+# down. $\operatorname{Tr} H$ is estimated by random vectors ({term}`Hutchinson's estimator`)
+# {cite}`hutchinson1990,meyer2020`, independently of Theorem 1. Leading eigenvectors come from a Lanczos iteration, and
+# the cosine $\langle C, H\rangle/\lVert C\rVert\lVert H\rVert$, with $\langle C, H\rangle = \operatorname{Tr}(CH)$,
+# from both together.
 
 # %%
 probe = Covariance(k=size.k, at=FromStart(size.clocks))
@@ -365,7 +374,7 @@ figures.side_by_side(in_eigenbasis, {arm: in_basis(table) for arm, table in tabl
 # Late in training noise and curvature of the plain network have a cosine of {glue:text}`cov-cosine:.2f`
 # ({glue:text}`cov-cosine_low:.2f` to {glue:text}`cov-cosine_high:.2f`), and the multiple of $H$ that is nearest to
 # $C$ is {glue:text}`cov-scale:.4f` $H$. That is what remains of the assumption: $C \approx \rho H$ in the leading
-# directions {cite}`thomas2019`, with a $\rho$ that training drives towards zero.
+# directions {cite}`thomas2019`, with a $\rho$ that training drives toward zero.
 #
 # ## Verdicts
 

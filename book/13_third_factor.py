@@ -60,18 +60,19 @@
 # :::{admonition} Theorem (the four covariances)
 # :class: tip
 #
-# 1. **Fresh labels.** Each drawn example gets $m$ labels, drawn anew from its own distribution, and the gradient
-#    $g_i(y)$ is averaged over them. With $\bar g_i$ and $V_i$ the mean and the covariance of $g_i(y)$ over the labels,
-#    $C = \operatorname{Cov}_i(\bar g_i) + \langle V_i\rangle/m$. The mean, and so the objective, does not depend
-#    on $m$.
+# 1. **Fresh labels** ({term}`label noise`). Each drawn example gets $m$ labels, drawn anew from its own distribution,
+#    and the gradient $g_i(y)$ is averaged over them. With $\bar g_i$ and $V_i$ the mean and the covariance of $g_i(y)$
+#    over the labels, $C = \operatorname{Cov}_i(\bar g_i) + \langle V_i\rangle/m$. The mean, and so the objective, does
+#    not depend on $m$.
 # 2. **Added noise.** Gaussian noise of covariance $D$ on each step's gradient gives $C = C_0 + S D$.
 # 3. **Importance weights.** Example $i$ drawn with probability $q_i$ and weighted by $1/(N q_i)$ gives
 #    $C = \sum_i g_i g_i^\top/(N^2 q_i) - g g^\top$. Its trace is smallest for $q_i \propto \lVert g_i\rVert$, where it
 #    is $\langle\lVert g_i\rVert\rangle^2 - \lVert g\rVert^2$.
-# 4. **Antithetic pairs.** $S/2$ examples drawn uniformly and independently, each with its partner $\pi(i)$, where $\pi$
-#    is a permutation, give $C = C_0 + \tfrac12(A + A^\top)$ with $A = \langle g_i g_{\pi(i)}^\top\rangle - g g^\top$,
-#    and $0 \preceq C \preceq 2C_0$. With fresh labels, $C_0$ is the covariance of 1. and $A$ the covariance of the two
-#    partners' gradients, whose labels may be drawn jointly as long as each keeps its own distribution.
+# 4. **Antithetic pairs** ({term}`pairs <antithetic pairs>`). $S/2$ examples drawn uniformly and independently, each
+#    with its partner $\pi(i)$, where $\pi$ is a permutation, give $C = C_0 + \tfrac12(A + A^\top)$ with $A = \langle
+#    g_i g_{\pi(i)}^\top\rangle - g g^\top$, and $0 \preceq C \preceq 2C_0$. With fresh labels, $C_0$ is the covariance
+#    of 1. and $A$ the covariance of the two partners' gradients, whose labels may be drawn jointly as long as each
+#    keeps its own distribution.
 # :::
 #
 # :::{dropdown} Proof
@@ -253,10 +254,11 @@ figures.alone(
 # - *isotropic*: Gaussian noise of covariance $\sigma^2 I$. The dial is $1 + (\sigma/0.02)^2$, roughly the factor by which
 #   $\operatorname{Tr}C$ grows.
 #
-# What is the height above *its* minimum? The flipped loss is averaged over looks at the end of the last six epochs; then each run is
-# quenched: it goes on with batches 18 times as large, which leave an eighteenth of the noise, and comes down. (Larger
-# batches do not quench isotropic noise. There the learning rate falls to an eighteenth, for the same clock.) The
-# difference is the height, and the Hessian of the flipped loss at the bottom is the width of the minimum.
+# What is the height above *its* minimum? The flipped loss is averaged over looks at the end of the last six epochs;
+# then each run is {term}`quenched <quench>`: it goes on with batches 18 times as large, which leave an eighteenth of
+# the noise, and comes down. (Larger batches do not quench isotropic noise. There the learning rate falls to an
+# eighteenth, for the same clock.) The difference is the height, and the Hessian of the flipped loss at the bottom is
+# the width of the minimum.
 
 # %%
 from threefactors import MLP, Accuracy, AtClock, Clock, Step, Sweep, Task, run
@@ -333,7 +335,7 @@ figures.alone(
     )
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: four arms fall towards the right (importance weights unevenly), the more noise, the wider the minimum; isotropic noise has the largest trace and widens nothing."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling for three of five arms, uneven for one and slowly rising for isotropic noise.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-third-width", "caption": "Largest Hessian eigenvalue of the minimum that the quench reaches, against the trace of the noise that acted before. What to see: four arms fall toward the right (importance weights unevenly), the more noise, the wider the minimum; isotropic noise has the largest trace and widens nothing."}, "image": {"alt": "Largest Hessian eigenvalue against the trace of the gradient covariance, both logarithmic, falling for three of five arms, uneven for one and slowly rising for isotropic noise.", "classes": "dark-light"}}
 figures.alone(
     points_on_law(
         cells("sharpness"), line.iloc[:0], x="noise_trace", by="arm",

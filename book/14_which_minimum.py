@@ -32,17 +32,20 @@
 # \mathrm{d}\theta = -\nabla L\,\mathrm{d}t + \sqrt{n\sigma^2}\;\mathrm{d}W , \qquad T = \tfrac12 n\sigma^2 .
 # ```
 #
-# The abbreviation $T$ is the *temperature* (in this chapter alone; elsewhere $T$ is the clock): it has the unit of the
-# loss, and {eq}`eq-which-sde` is the motion of an overdamped particle in the potential $L$ with that thermal energy.
+# The abbreviation $T$ is the {term}`temperature` (in this chapter alone; elsewhere $T$ is the clock): it has the unit
+# of the loss, and {eq}`eq-which-sde` is the motion of an overdamped particle in the potential $L$ with that thermal
+# energy.
 #
 # The density $p(\theta, t)$ of the parameters follows from Itô's formula. For a smooth function $f$ that vanishes far
 # out, $\mathrm{d}\,\mathbb{E}[f]/\mathrm{d}t = \mathbb{E}[-\nabla L\cdot\nabla f + T\,\Delta f]$; integrating by parts
-# moves the derivatives from $f$ to $p$, and since $f$ is arbitrary this is the Fokker–Planck equation
+# moves the derivatives from $f$ to $p$, and since $f$ is arbitrary this is the {term}`Fokker–Planck equation`
 #
 # ```{math}
 # :label: eq-which-fokker-planck
 # \partial_t\, p = -\nabla\cdot J , \qquad J = -p\,\nabla L - T\,\nabla p .
 # ```
+#
+# The stationary solution is the {term}`Boltzmann distribution`.
 #
 # :::{admonition} Theorem (Boltzmann)
 # :class: tip
@@ -59,8 +62,8 @@
 # with some $K$, and $D$, once finite, decays exponentially.
 # :::
 #
-# A density is not yet a preference. The probability of a minimum is that of its basin, and there Laplace's method
-# replaces $L$ by its quadratic part.
+# A density is not yet a preference. The probability of a minimum is that of its basin, and there {term}`Laplace's
+# method` replaces $L$ by its quadratic part.
 #
 # :::{admonition} Theorem (depth against width)
 # :class: tip
@@ -108,10 +111,16 @@
 # p(x) \propto e^{-F(x)/T}, \quad F = V + \tfrac{d-1}{2}\,T \ln k .
 # ```
 #
-# The integral over $y$ is Gaussian, and so the marginal density is exact. $F$ is a free energy: its second term is
-# entropy, the logarithm of how much room there is across. The narrow pass repels although no gradient of $V$ does;
+# The integral over $y$ is Gaussian, and so the marginal density is exact. $F$ is a {term}`free energy`: its second term
+# is entropy, the logarithm of how much room there is across. The narrow pass repels although no gradient of $V$ does;
 # what pushes is the mean of the force $-\tfrac12 k'(x)\,|y|^2$. With $\ln k$ linear in $x$, the entropy is a constant
 # slope that grows with the noise and with the dimension.
+#
+# ```{index} escape; time of
+# ```
+#
+# ```{index} Eyring–Kramers law
+# ```
 #
 # ## How long does it take?
 #
@@ -125,8 +134,8 @@
 # \tau(a) = \frac1T\int_a^b \mathrm{d}y\; e^{L(y)/T}\int_{-\infty}^{y}\mathrm{d}z\; e^{-L(z)/T} .
 # ```
 #
-# For small $T$ the first integral comes from around the barrier $s$ and the second from around the minimum. Both
-# are Gaussian by Laplace's method, and the result is Kramers' law {cite}`kramers1940`, here in the form of Eyring
+# For small $T$ the first integral comes from around the barrier $s$ and the second from around the minimum. Both are
+# Gaussian by Laplace's method, and the result is {term}`Kramers' law` {cite}`kramers1940`, here in the form of Eyring
 # for any dimension {cite}`berglund2011`:
 #
 # ```{math}
@@ -137,7 +146,10 @@
 #
 # $H_s$ is the Hessian at the saddle and $\lambda_s$ its only negative eigenvalue. The relative error is of the order of
 # $T/\Delta L$. At an equal barrier a narrow minimum is left faster: it has little room to stay in. And the rate out of
-# $B$ over the rate out of $A$ is {eq}`eq-which-odds` again, as detailed balance demands.
+# $B$ over the rate out of $A$ is {eq}`eq-which-odds` again, as {term}`detailed balance` demands.
+#
+# ```{index} probability current
+# ```
 #
 # ## When the noise is not isotropic
 #
@@ -186,6 +198,11 @@
 # H$; then $\Sigma = \tfrac n2 H^{-1}C$, so that $H^{-1}C$ is symmetric, which is $HC = CH$. Conversely, if these
 # commute, $\tfrac n2 H^{-1}C$ solves the equation and commutes with $H$.
 # :::
+#
+# ```{margin} Less noise, as fast
+# $\Sigma$ is proportional to $n$, so that $A$ does not depend on it: less noise makes the cloud smaller, and does not
+# slow its turning.
+# ```
 #
 # A current means that *no* function of the loss and a temperature describes the stationary state: SGD goes round in
 # circles for ever {cite}`chaudhari2018`.

@@ -45,15 +45,21 @@
 # ```
 #
 # If in addition $C = H$, as the paper assumes, the right-hand side is $\frac{\eta}{4S}\operatorname{Tr} H$. A process
-# with large $\eta/S$ floats high above a narrow minimum and cannot stay in it. So among the minima that SGD can
-# reach, a large ratio should leave it in a wide one: with small largest eigenvalue $\lambda_{\max}$, trace
-# $\operatorname{Tr} H$ and norm $\lVert H\rVert_F$. Only $\eta/S$ enters, which is why minima of equal ratio should be
-# equally wide.
+# with large $\eta/S$ floats high above a narrow minimum and cannot stay in it. So among the minima that SGD can reach,
+# a large ratio should leave it in a {term}`wide <wide minimum>` one: with small largest eigenvalue $\lambda_{\max}$,
+# trace $\operatorname{Tr} H$ and norm $\lVert H\rVert_F$. Only $\eta/S$ enters, which is why minima of equal ratio
+# should be equally wide.
+#
+# ```{index} time; along the gradient
+# ```
+#
+# ```{index} logistic margin
+# ```
 #
 # ## The objection: a clock
 #
-# Add up the learning rates of all steps, $T = \sum \eta$. This is the time that gradient flow,
-# $\dot\theta = -\nabla L$, would have run for: call it the *clock*. After $E$ epochs on $N$ examples there were
+# Add up the learning rates of all steps, $T = \sum \eta$. This is the time that {term}`gradient flow`,
+# $\dot\theta = -\nabla L$, would have run for: call it the {term}`clock`. After $E$ epochs on $N$ examples there were
 # $E N/S$ steps, so that
 #
 # ```{math}
@@ -67,7 +73,7 @@
 # network that has fitted its training set does the same: its margins go on growing, and its Hessian shrinks with its
 # loss.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-clock", "caption": "What time alone does: loss and curvature of one logistic margin under gradient flow, in closed form. What to see: for T well above 1 both fall along one line of slope −1."}, "image": {"alt": "Loss and curvature against the clock, both logarithmic, falling in parallel with slope minus one.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-clock", "caption": "What time alone does: loss and curvature of one logistic margin under gradient flow, in closed form. What to see: for T well above 1 both fall along one line of slope −1."}, "image": {"alt": "Loss and curvature of one margin against the clock, both axes logarithmic: level for a clock well below one, then both falling in parallel along a line of slope minus one.", "classes": "dark-light"}}
 import numpy as np
 import pandas as pd
 
@@ -81,9 +87,9 @@ curves = pd.concat(pd.DataFrame({"x": T, "y": y, "label": label}) for label, y i
 figures.alone(figures.laws(curves, xlabel="clock  $T$", ylabel="one margin, no noise"))
 
 # %% [markdown]
-# Hence three **protocols**. *Equal epochs* is the paper's. *Equal clock* stops every run at the same $T$. *Equal
-# loss* stops every run at the same training loss. In each, full-batch gradient descent, stopped by the same rule, is
-# the control: it has no noise at all.
+# Hence three {term}`protocols <protocol>`. *Equal epochs* is the paper's. *Equal clock* stops every run at the same
+# $T$. *Equal loss* stops every run at the same training loss. In each, full-batch gradient descent, stopped by the same
+# rule, is the {term}`control`: it has no noise at all.
 #
 # ## Predictions
 #
@@ -96,11 +102,12 @@ figures.alone(figures.laws(curves, xlabel="clock  $T$", ylabel="one margin, no n
 # | equal clock | below 0 | 0 |
 # | equal loss | below 0 | 0 |
 #
-# The claims that will be judged, and the rules, are code that was written first
+# The {term}`claims <claim>` that will be judged, and the rules, are code that was written first
 # (`threefactors.inference.claims`): **C3a** curvature falls with $\eta/S$, in all three measures; **C3b** it depends on
-# $\eta$ and $S$ only through the ratio; **C3c** it falls also in two measures that rescaling the weights cannot
-# change; **C4** validation accuracy rises. Each is judged under each protocol, for networks without and with batch
-# normalization, which makes 24 verdicts, and the significance levels are corrected for that number by Holm's method.
+# $\eta$ and $S$ only through the ratio; **C3c** it falls also in two measures that rescaling the weights cannot change;
+# **C4** validation accuracy rises. Each is judged under each protocol, for networks without and with batch
+# normalization, which makes 24 {term}`verdicts <verdict>`, and the significance levels are corrected for that number by
+# {term}`Holm's method <Holm's procedure>`.
 
 # %% tags=["parameters"]
 scale = "laptop"  # smoke | laptop | paper
@@ -110,10 +117,11 @@ precision = "float32"  # bfloat16 | tf32: of the products within a step; curvatu
 # %% [markdown]
 # ## The experiment
 #
-# The same experiment in three sizes. `laptop` is what the book shows by default; `smoke` only proves that the chapter
-# runs; `paper` is in the spirit of the paper's own four-layer network on Fashion-MNIST, over its ranges of $\eta$ and $S$,
-# and wants a GPU. There the curvature is that of the loss on the first few thousand training examples, and a tenth of
-# the training set is the batch of the control. VGG-11 and ResNet-56 on color images join it, on a grid of their own.
+# The same experiment in three sizes ({term}`scale`). `laptop` is what the book shows by default; `smoke` only proves
+# that the chapter runs; `paper` is in the spirit of the paper's own four-layer network on Fashion-MNIST, over its
+# ranges of $\eta$ and $S$, and wants a GPU. There the curvature is that of the loss on the first few thousand training
+# examples, and a tenth of the training set is the batch of the control. VGG-11 and ResNet-56 on color images join it,
+# on a grid of their own.
 
 # %%
 from types import SimpleNamespace
@@ -153,10 +161,11 @@ protocols = {
 }
 
 # %% [markdown]
-# Networks are multilayer perceptrons with ReLU and He initialization {cite}`he2015`. With batch normalization
-# {cite}`ioffe2015` the statistics come from ghost batches {cite}`hoffer2017` of the smallest batch size of the grid, so
-# that their noise is the same for every $S$; for measuring, they come from the whole training set, so that the loss is a
-# function of the weights alone. Every combination of $\eta$, $S$ and seed is trained, six times over:
+# Networks are multilayer perceptrons with ReLU and He initialization {cite}`he2015`. With {term}`batch normalization`
+# {cite}`ioffe2015` the statistics come from {term}`ghost batches <ghost batch>` {cite}`hoffer2017` of the smallest
+# batch size of the grid, so that their noise is the same for every $S$; for measuring, they come from the whole
+# training set, so that the loss is a function of the weights alone. Every combination of $\eta$, $S$ and {term}`seed`
+# is trained, six times over:
 
 # %%
 grid = dict(lr=size.lr, batch_size=size.batch_size, seed=range(size.seeds), precision=precision)
@@ -254,12 +263,12 @@ def panels(arm, measure, log=True):
 # no noise. Where both fall together, it is the clock that flattens; where the points leave the line, the noise does
 # something of its own. The other two panels take the clock, and then the loss, away.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, one for each protocol, of the largest Hessian eigenvalue against learning rate over batch size, both logarithmic, with the noise-free control as a dashed line.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-plain", "caption": "Largest Hessian eigenvalue at the end of training against the noise scale, for the plain network under three protocols. Points: geometric mean over seeds with 95 % interval, one for each pair of learning rate and batch size; color: batch size. Dashed: full-batch gradient descent, without any noise, stopped by the same rule; its band is the interval over seeds. What to see: whether points lie on the dashed line (the clock explains them) or below it (the noise does more), and whether colors fall on one curve (only the ratio matters)."}, "image": {"alt": "Three panels, for equal epochs, equal clock and equal loss, of the largest Hessian eigenvalue of the plain network against learning rate over batch size, both logarithmic. Points with intervals, colored by batch size; the noise-free control is a dashed line with a band, which falls steeply in the first panel and is level in the others.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("plain", "sharpness"), measure="sharpness", control=controls("plain", "sharpness")
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-bn", "caption": "The same with batch normalization, in ghost batches of one size for all runs. What to see: the raw curvature of a normalized network depends on the length of its weights, which grows with time and noise; compare with the scale-invariant measure below."}, "image": {"alt": "Three panels as in the figure before, for networks with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-bn", "caption": "The same with batch normalization, in ghost batches of one size for all runs. What to see: the raw curvature of a normalized network depends on the length of its weights, which grows with time and noise; compare with the scale-invariant measure below."}, "image": {"alt": "Three panels, for equal epochs, equal clock and equal loss, of the largest Hessian eigenvalue of the network with batch normalization against learning rate over batch size, both logarithmic. Points with intervals, colored by batch size, beside the dashed line of the noise-free control.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "sharpness"), measure="sharpness",
     control=controls("batch norm", "sharpness"),
@@ -267,10 +276,10 @@ figures.side_by_side(
 
 # %% [markdown]
 # A normalized network computes the same function when the weights of a layer are doubled, with a quarter of the
-# curvature {cite}`dinh2017`. The adaptive sharpness $\lambda_{\max}(|\theta| H |\theta|)$ measures the curvature in
-# relative changes of each weight and does not see such a rescaling {cite}`kwon2021`.
+# curvature {cite}`dinh2017`. The {term}`adaptive sharpness` $\lambda_{\max}(|\theta| H |\theta|)$ measures the
+# curvature in relative changes of each weight and does not see such a rescaling {cite}`kwon2021`.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels of adaptive sharpness against learning rate over batch size for networks with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-adaptive", "caption": "Adaptive sharpness, which rescaling the weights of a layer cannot change, for networks with batch normalization. What to see: whether the trend of the raw curvature survives."}, "image": {"alt": "Three panels, one for each protocol, of the adaptive sharpness of networks with batch normalization against learning rate over batch size, both logarithmic. Points with intervals, colored by batch size, beside the dashed line of the noise-free control.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "adaptive_sharpness"), measure="adaptive_sharpness",
     control=controls("batch norm", "adaptive_sharpness"),
@@ -288,7 +297,7 @@ figures.side_by_side(
 # A curvature that rises along with the loss is no evidence that noise narrows minima, just as one that falls with it,
 # at equal epochs, is none that noise widens them. Only the third protocol compares like with like.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-loss", "caption": "Training loss at the end against the noise scale, with batch normalization. What to see: at equal epochs the loss falls over orders of magnitude; at equal clock it rises where the noise is large; at equal loss it is what it should be."}, "image": {"alt": "Three panels of training loss against learning rate over batch size for networks with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-loss", "caption": "Training loss at the end against the noise scale, with batch normalization. What to see: at equal epochs the loss falls over orders of magnitude; at equal clock it rises where the noise is large; at equal loss it is what it should be."}, "image": {"alt": "Three panels, one for each protocol, of the training loss of networks with batch normalization, logarithmic, against learning rate over batch size: falling over decades at equal epochs, rising at equal clock, level at equal loss.", "classes": "dark-light"}}
 figures.side_by_side(figures.against_ratio, panels("batch norm", "train_loss"), measure="train_loss")
 
 # %% tags=["remove-cell"]
@@ -298,7 +307,7 @@ for arm, key in {"plain": "width-loss-plain", "batch norm": "width-loss-bn"}.ite
 # %% [markdown]
 # The same numbers as a map. Where only the ratio counts, the cells along each thin diagonal have one color.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: whether the color changes along a diagonal, which the ratio does not explain, and how much change the other protocols leave."}, "image": {"alt": "Three maps of the logarithm of the largest Hessian eigenvalue over learning rate and batch size.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-map", "caption": "Largest Hessian eigenvalue over the full grid of learning rates and batch sizes, plain network; every cell is a geometric mean over seeds. Thin diagonals join cells of equal ratio. What to see: whether the color changes along a diagonal, which the ratio does not explain, and how much change the other protocols leave."}, "image": {"alt": "Three square maps, one for each protocol, with the learning rate across and the batch size upward. Each cell holds the largest Hessian eigenvalue of the plain network as a number on its color; thin diagonals join cells of equal ratio.", "classes": "dark-light"}}
 maps = panels("plain", "sharpness")
 span = (min(m.value.min() for m in maps.values()), max(m.value.max() for m in maps.values()))
 figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, width=3.3)
@@ -310,7 +319,7 @@ figures.side_by_side(figures.over_grid, maps, measure="sharpness", limits=span, 
 # alone has $b = 0$: a network at the edge of stability, $\lambda_{\max} \approx 2/\eta$, would be an example, and it
 # needs no noise either. So the two exponents are fitted apart.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures (color) of the plain network under three protocols (marker), with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength), and how far from the diagonal."}, "image": {"alt": "Exponent of the learning rate against minus the exponent of the batch size for five measures and three protocols, with a wedge around the diagonal.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-exponents", "caption": "Exponent of the learning rate against minus that of the batch size, for five measures (color) of the plain network under three protocols (marker), with 95 % intervals over seeds. On the dashed diagonal only the ratio matters; the wedge is the margin fixed for claim C3b. On the horizontal axis only the learning rate matters. What to see: how far from the origin (the strength), and how far from the diagonal."}, "image": {"alt": "Scatter plot of the exponent of the learning rate against minus that of the batch size, with intervals both ways. Five measures by color, three protocols by marker, a shaded wedge around the dashed diagonal, and lines at zero.", "classes": "dark-light"}}
 measures = ["sharpness", "trace", "frobenius", "normalized_sharpness", "adaptive_sharpness"]
 fitted = exponents({name: tables[name, "plain"] for name in protocols}, measures)
 figures.alone(figures.exponent_plane(fitted, margin=claims.C3b.rule.margin))
@@ -320,7 +329,7 @@ figures.alone(figures.exponent_plane(fitted, margin=claims.C3b.rule.margin))
 # variables, fitted to all cells but one. At equal epochs the clock is the ratio, by equation {eq}`eq-clock`, and no
 # regression can tell them apart. That is the paper's experiment in one sentence.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-heldout", "caption": "Share of the variance of the logarithm of the largest eigenvalue that each description predicts in cells left out of the fit, plain network; lines are 95 % intervals over seeds. What to see: which description loses nothing against the richest one."}, "image": {"alt": "Three bar charts of held-out R squared for six models, one chart for each protocol.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-heldout", "caption": "Share of the variance of the logarithm of the largest eigenvalue that each description predicts in cells left out of the fit, plain network; lines are 95 % intervals over seeds. What to see: which description loses nothing against the richest one."}, "image": {"alt": "Three bar charts, one for each protocol. Each has a bar with its interval for each of six descriptions, among them the ratio only and the ratio together with the clock: the share of the variance that it predicts.", "classes": "dark-light"}}
 compared = {
     name: held_out_comparison(
         tables[name, "plain"], "sharpness", degree=2 if scale != "smoke" else 1, generator=numpy_generator(0, "held out")
@@ -332,32 +341,39 @@ figures.side_by_side(figures.held_out, compared)
 # %% [markdown]
 # ## More than the largest eigenvalue
 #
-# The spectrum as a whole, for the smallest, the middle and the largest ratio of the grid, all at equal training loss.
+# The spectrum as a whole, from the smallest to the largest ratio of the grid along its diagonal, all at equal training
+# loss, by stochastic Lanczos quadrature {cite}`ubaru2017,ghorbani2019`.
 
 # %%
-middle = len(size.lr) // 2
-chosen = zip(size.lr[::middle], size.batch_size[::-middle])
 same = dict(seed=range(size.seeds), until=protocols["equal loss"])
 spectra = [
     run(Sweep.grid(arms["plain"], lr=lr, batch_size=batch, **same), [Spectrum(probes=2, **few)])
-    for lr, batch in chosen
+    for lr, batch in zip(size.lr, size.batch_size[::-1])
 ]
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-spectra", "caption": "Density of the positive Hessian eigenvalues at equal training loss, by stochastic Lanczos quadrature, for three noise scales; bands are 95 % intervals over seeds. Most of the eigenvalues are smaller than the axis shows. What to see: whether a larger ratio moves the whole upper part of the spectrum or its edge alone."}, "image": {"alt": "Spectral density of the Hessian against eigenvalue, both logarithmic, three curves.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-spectra", "caption": "Density of the positive Hessian eigenvalues at equal training loss, by stochastic Lanczos quadrature; bands are 95 % intervals over seeds. A noise scale that is chosen below it is set off from the others. Most of the eigenvalues are smaller than the axis shows. What to see: whether a larger ratio moves the whole upper part of the spectrum or its edge alone."}}
+from threefactors.presentation.frames import Frames
+
 stacked = pd.concat([result.table() for result in spectra])
 stacked["group"] = [f"$\\eta/S$ = {ratio:.2g}" for ratio in stacked.ratio]
-top = max(nodes.max() for nodes in stacked.spectrum_nodes)
-figures.alone(figures.spectra(spectral_summary(stacked, "group", span=(top / 2e3, top * 1.5))))
+tops = stacked.spectrum_nodes.map(np.max)
+densities = spectral_summary(stacked, "group", span=(tops.max() / 2e3, tops.max() * 1.5))
+seen = {"all": figures.spectra(densities)}
+told = {"all": "spectral density of the Hessian against eigenvalue, both logarithmic, a curve for each noise scale"}
+for group in stacked.group.unique():
+    seen[name := group.split()[-1]] = figures.spectra(densities, only=group)
+    told[name] = f"one of the curves in color; its largest eigenvalue is {tops[stacked.group == group].mean():.2g}"
+Frames({name: figures.alone(ax) for name, ax in seen.items()}, title="η/S", start="all", alt=told)
 
 # %% [markdown]
 # ## Does it generalize?
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy", "caption": "Validation accuracy against the noise scale, plain network, mean over seeds with 95 % interval. What to see: the digits are easy, and all differences are fractions of a point to a few points; the trend is judged over the whole grid."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy", "caption": "Validation accuracy against the noise scale, plain network, mean over seeds with 95 % interval. What to see: the digits are easy, and all differences are fractions of a point to a few points; the trend is judged over the whole grid."}, "image": {"alt": "Three panels, one for each protocol, of the validation accuracy of the plain network in percent against learning rate over batch size on a logarithmic axis: points with intervals, colored by batch size, all within a few points of each other.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("plain", "validation_accuracy", log=False), measure="validation_accuracy"
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy-bn", "caption": "The same with batch normalization."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size, with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-width-accuracy-bn", "caption": "The same with batch normalization."}, "image": {"alt": "Three panels, one for each protocol, of the validation accuracy of networks with batch normalization in percent against learning rate over batch size on a logarithmic axis: points with intervals, colored by batch size.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("batch norm", "validation_accuracy", log=False), measure="validation_accuracy"
 )

@@ -55,12 +55,12 @@
 # integrates to 1, so $\bar h$ is an average. $\square$
 # :::
 #
-# The bowl says what happens beyond $2/\eta$: steps along the sharpest direction overshoot, and the swing grows. In a
-# network it does not grow without end, and the reason is the third derivative {cite}`damian2022`. Let $x$ be the
-# displacement along the eigenvector $u$ of $\lambda = \lambda_{\max}$, and let the gradient have noise of variance $v$
-# along $u$; a batch of $S$ examples has $v = \sigma^2/S$. Since $\nabla^3L(u,u) = \nabla\lambda$, the gradient at
-# displacement $x$ is $g + \lambda x\,u + \tfrac12 x^2\,\nabla\lambda$ to third order. Following $x$ and $\lambda$ alone,
-# with $\xi$ a standard normal number,
+# The bowl says what happens beyond $2/\eta$, the {term}`edge of stability`: steps along the sharpest direction
+# overshoot, and the swing grows. In a network it does not grow without end, and the reason is the third derivative
+# {cite}`damian2022`. Let $x$ be the displacement along the eigenvector $u$ of $\lambda = \lambda_{\max}$, and let the
+# gradient have noise of variance $v$ along $u$; a batch of $S$ examples has $v = \sigma^2/S$. Since $\nabla^3L(u,u) =
+# \nabla\lambda$, the gradient at displacement $x$ is $g + \lambda x\,u + \tfrac12 x^2\,\nabla\lambda$ to third order.
+# Following $x$ and $\lambda$ alone, with $\xi$ a standard normal number,
 #
 # ```{math}
 # :label: eq-depth-swing
@@ -69,8 +69,11 @@
 # \alpha = -g^\top\nabla\lambda, \quad \beta = \lVert\nabla\lambda\rVert^2 .
 # ```
 #
-# With $\alpha > 0$ the loss, where it falls, leads to sharper places (*progressive sharpening*), and a swing drives
-# $\lambda$ back.
+# With $\alpha > 0$ the loss, where it falls, leads to sharper places ({term}`progressive sharpening`), and a swing
+# drives $\lambda$ back.
+#
+# ```{index} self-stabilization
+# ```
 #
 # :::{admonition} Theorem (where the sharpness rests)
 # :class: tip
@@ -294,7 +297,7 @@ depth.apart(depth.along_the_clock, {k: paths_of(k) for k in climbers}, limits=li
 # Hessian with the trace, norm and largest eigenvalue that were measured at the end. No constant is fitted, and no
 # network has Gaussian gradients; it is an orientation and is not judged.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-batches", "caption": "Where η λ_max comes to rest against the batch size, squared loss; the largest batch is the whole training set. Points: mean over seeds with 95 % interval, color: learning rate. Dashed: the limit of the noisy step for Gaussian inputs. What to see: the smaller the batch, the further below 2, and roughly as a limit that only knows three moments of the Hessian says."}, "image": {"alt": "Learning rate times largest eigenvalue against batch size, rising towards 2, for two learning rates, with a dashed predicted curve.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-batches", "caption": "Where η λ_max comes to rest against the batch size, squared loss; the largest batch is the whole training set. Points: mean over seeds with 95 % interval, color: learning rate. Dashed: the limit of the noisy step for Gaussian inputs. What to see: the smaller the batch, the further below 2, and roughly as a limit that only knows three moments of the Hessian says."}, "image": {"alt": "Learning rate times largest eigenvalue against batch size, rising toward 2, for two learning rates, with a dashed predicted curve.", "classes": "dark-light"}}
 product = summarize(batches, "product", by=["lr", "batch_size"], log=False)
 law = summarize(batches, "limit", by=["batch_size"], log=False).rename(columns={"value": "y"})
 law = law[["batch_size", "y"]].assign(label="noisy limit")
@@ -364,12 +367,12 @@ controls = {
 def panels(arm, measure, log=True):
     return {name: summarize(tables[name, arm], measure, log=log) for name in PROTOCOLS}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-width", "caption": "Largest Hessian eigenvalue against the noise scale for the deep network under three protocols. Points: geometric mean over seeds with 95 % interval; color: batch size. Dashed: full-batch descent stopped by the same rule, as far as its clock reaches. What to see: whether points fall on one line (the ratio), and where they lie beside descent without noise."}, "image": {"alt": "Three panels of the largest Hessian eigenvalue against learning rate over batch size for the deep network.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-width", "caption": "Largest Hessian eigenvalue against the noise scale for the deep network under three protocols. Points: geometric mean over seeds with 95 % interval; color: batch size. Dashed: full-batch descent stopped by the same rule, as far as its clock reaches. What to see: whether points fall on one line (the ratio), and where they lie beside descent without noise."}, "image": {"alt": "Three panels, for equal epochs, equal clock and equal loss, of the largest Hessian eigenvalue of the deep network against learning rate over batch size, both logarithmic. Points with intervals, colored by batch size; descent without noise is a dashed line.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("deep", "sharpness"), measure="sharpness", control=controls
 )
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-width-bn", "caption": "The same with batch normalization, at learning rates of its own. What to see: the curvature falls under all three protocols, least at equal clock."}, "image": {"alt": "Three panels of the largest Hessian eigenvalue against learning rate over batch size for the deep network with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-width-bn", "caption": "The same with batch normalization, at learning rates of its own. What to see: the curvature falls under all three protocols, least at equal clock."}, "image": {"alt": "Three panels, for equal epochs, equal clock and equal loss, of the largest Hessian eigenvalue of the deep network with batch normalization against learning rate over batch size, both logarithmic: points with intervals that fall to the right, colored by batch size.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("deep, batch norm", "sharpness"), measure="sharpness"
 )
@@ -378,11 +381,11 @@ figures.side_by_side(
 at_loss = {arm: tables["equal loss", arm].assign(product=lambda t: t.lr * t.sharpness) for arm in arms}
 depth.apart(depth.steps_across, {a: summarize(t, "product") for a, t in at_loss.items()}, marks={2.0: "--", 1.0: ":"})
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-exponents", "caption": "Exponent of the learning rate against minus that of the batch size in three measures of width (color) under three protocols (marker), deep network, 95 % intervals over seeds. On the diagonal only the ratio matters (wedge: the margin of C3b); on the horizontal axis only η does, and step stability alone is its point at −1. What to see: which of the two the points are closer to."}, "image": {"alt": "Exponents of learning rate and batch size for three measures and three protocols, with a wedge around the diagonal.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-exponents", "caption": "Exponent of the learning rate against minus that of the batch size in three measures of width (color) under three protocols (marker), deep network, 95 % intervals over seeds. On the diagonal only the ratio matters (wedge: the margin of C3b); on the horizontal axis only η does, and step stability alone is its point at −1. What to see: which of the two the points are closer to."}, "image": {"alt": "Scatter plot of the exponent of the learning rate against minus that of the batch size, with intervals both ways. Three measures by color, three protocols by marker, a shaded wedge around the dashed diagonal, and lines at zero.", "classes": "dark-light"}}
 fitted = exponents({p: tables[p, "deep"] for p in PROTOCOLS}, ["sharpness", "trace", "frobenius"])
 figures.alone(figures.exponent_plane(fitted, margin=width.C3b.rule.margin))
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-accuracy", "caption": "Validation accuracy of the deep network against the noise scale: mean over seeds with 95 % interval; color: batch size. What to see: at equal loss the same training loss is worth more, the larger the ratio."}, "image": {"alt": "Three panels of validation accuracy against learning rate over batch size for the deep network.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-depth-accuracy", "caption": "Validation accuracy of the deep network against the noise scale: mean over seeds with 95 % interval; color: batch size. What to see: at equal loss the same training loss is worth more, the larger the ratio."}, "image": {"alt": "Three panels, one for each protocol, of the validation accuracy of the deep network in percent against learning rate over batch size on a logarithmic axis: points with intervals, colored by batch size, which rise to the right at equal loss.", "classes": "dark-light"}}
 figures.side_by_side(
     figures.against_ratio, panels("deep", "validation_accuracy", log=False), measure="validation_accuracy"
 )

@@ -68,11 +68,15 @@
 # *3.* Solve $g t + \tfrac12\kappa t^2 = \delta$ for $t > 0$, and with $-g$ for the other side. $\square$
 # :::
 #
+# ```{margin} Kinks
+# The cut of a ReLU network has kinks. There part 2 holds with the jump of the slope as a point mass of curvature;
+# part 1 does not see them. That is a reason to have both.
+# ```
+#
 # Part 3 is why the distance at which the loss has risen by so much, outward or inward, is reported below but not
 # judged. Where $g^2$ is not small against $2\kappa\delta$ it is a measure of slope. Trained networks are no exact
 # minima, and valleys can be steep on one side and flat on the other {cite}`he2019`: a point on the flat side then looks
-# wide in one direction only. (The cut of a ReLU network has kinks. There part 2 holds with the jump of the slope as a
-# point mass of curvature; part 1 does not see them. That is a reason to have both.)
+# wide in one direction only.
 #
 # ### What the clock alone does
 #
@@ -90,6 +94,9 @@
 # The *contrast* $q$ is the number for "sharper" in this chapter. It is 0 where both ends are alike, and $\pm 1$ where all
 # of the sharpness is on one side; a factor of $e^{\ell}$ is $q = \tanh(\ell/2)$. It is taken seed by seed; a cut that
 # bends downward counts as having no sharpness.
+#
+# ```{index} rescaling of weights
+# ```
 #
 # ### What rescaling does
 #
@@ -121,8 +128,9 @@
 # :::
 #
 # In a ReLU network part 3 covers the rescaling of whole layers, and with batch normalization of every single filter
-# before it (up to the $\varepsilon$ under the root). Random directions with *filter normalization* {cite}`lixu2018` are
-# therefore the third measure: the mean rise at $\theta \pm v/4$ over 16 directions, the same draws for both ends.
+# before it (up to the $\varepsilon$ under the root). Random directions with {term}`filter normalization`
+# {cite}`lixu2018` are therefore the third measure: the mean rise at $\theta \pm v/4$ over 16 directions, the same draws
+# for both ends.
 #
 # ## Predictions
 #
@@ -401,7 +409,7 @@ cuts(drawn(cut, "batch norm", alone["batch norm"]), note=note)
 # one sees is the slope: the median $\lvert g\rvert$ is {glue:text}`cut-share-2-equal-clock-batch-norm:.1f` times
 # $\sqrt{2\kappa\delta}$ there (part 3 of the theorem).
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-contrast", "caption": "Contrast of the two ends, lower against higher ratio, with 95 % interval over seeds: above 0 the lower ratio is the sharper end; 1/2 is a factor of three. Gray: the control without noise. What to see: at equal epochs the gray points lie close to the colored ones for the measures of the line, and not in random directions; at equal clock and equal loss only noise, and what it does to loss and time, can move a point away from 0."}, "image": {"alt": "Contrast of four measures of sharpness for two networks, with intervals, in three panels, one for each protocol.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-contrast", "caption": "Contrast of the two ends, lower against higher ratio, with 95 % interval over seeds: above 0 the lower ratio is the sharper end; 1/2 is a factor of three. Gray: the control without noise. What to see: at equal epochs the gray points lie close to the colored ones for the measures of the line, and not in random directions; at equal clock and equal loss only noise, and what it does to loss and time, can move a point away from 0."}, "image": {"alt": "Dot plot in three panels, one for each protocol: rows for four measures of sharpness, a dot with its interval for the contrast of two kinds of networks, gray for the control without noise, a line at zero.", "classes": "dark-light"}}
 figures.side_by_side(contrasts, found_unequal, order=order, limits=span(found_unequal), width=2.9)
 
 # %% tags=["remove-cell"]
@@ -478,10 +486,10 @@ for protocol in protocols:
 #
 # ## Equal ratios
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-twins", "caption": "Training loss and validation accuracy between networks of equal ratio, β = 1 (α = 0) and β = 4 (α = 1), plain networks, for two ratios; means over seeds with 95 % intervals, as in the figures before. What to see: curves that are symmetric about the middle."}, "image": {"alt": "Three columns, one for each protocol, of training loss and validation accuracy between networks of equal ratio.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-twins", "caption": "Training loss and validation accuracy between networks of equal ratio, β = 1 (α = 0) and β = 4 (α = 1), plain networks, for two ratios; means over seeds with 95 % intervals, as in the figures before. What to see: curves that are symmetric about the middle."}, "image": {"alt": "Three columns, one for each protocol; the upper row shows the training loss and the lower the validation accuracy along the line between two networks of equal ratio, for two ratios, with bands.", "classes": "dark-light"}}
 cuts(drawn(twins, "plain"), note=note)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-equal", "caption": "Contrast of the two ends for β = 1 against β = 4, with 95 % interval over seeds. The band is the margin fixed beforehand, a factor of 1.5. What to see: whether intervals lie within the band; a wide interval says that the ends are so close together that this measure cannot tell."}, "image": {"alt": "Contrast of four measures between networks of equal ratio, with intervals and the margin as a band, in three panels.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-equal", "caption": "Contrast of the two ends for β = 1 against β = 4, with 95 % interval over seeds. The band is the margin fixed beforehand, a factor of 1.5. What to see: whether intervals lie within the band; a wide interval says that the ends are so close together that this measure cannot tell."}, "image": {"alt": "Dot plot in three panels, one for each protocol: rows for four measures of sharpness, a dot with its interval for the contrast of networks of equal ratio, and the margin as a shaded band around zero.", "classes": "dark-light"}}
 figures.side_by_side(
     contrasts, found_equal, order=order, margin=claims.MARGIN, limits=span(found_equal), width=2.9
 )
@@ -515,7 +523,7 @@ figures.side_by_side(
 # A line shows one direction. {numref}`fig-cut-plane` shows the plane through three networks of one seed that were
 # stopped at the same training loss.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-plane", "caption": "Training loss in the plane through three plain networks of one seed, all stopped at the same loss; level lines are a constant factor apart. What to see: one valley with all three in it; the two networks of the lower ratio, made in different ways, are close together."}, "image": {"alt": "Level lines of the training loss in the plane through three networks, which lie in one elongated valley.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cut-plane", "caption": "Training loss in the plane through three plain networks of one seed, all stopped at the same loss; level lines are a constant factor apart. What to see: one valley with all three in it; the two networks of the lower ratio, made in different ways, are close together."}, "image": {"alt": "Level lines of the training loss in a plane, with three marked networks: all lie in one elongated valley, with the steepest walls across it.", "classes": "dark-light"}}
 corners = {"lower ratio, large S": (lr, k * S), "lower ratio, small η": (lr / k, S), "higher ratio": (lr, S)}
 figures.alone(plane(*contours(results["equal loss", "plain"], corners, seed=0)))
 

@@ -25,7 +25,7 @@
 # ## The law
 #
 # Write $L$ for the training loss, $\theta$ for the parameters, $N$ for the number of training examples, $C(\theta)$ for
-# the covariance of one example's gradient, $e$ for the time in epochs and $n = \eta/S$ for the noise scale. Step $k$ with
+# the covariance of one example's gradient, $e$ for the time in epochs and $n = \eta/S$ for the {term}`noise scale`. Step $k$ with
 # $\eta_k$ and $S_k$ moves $\theta$ by $-\eta_k \nabla L$ on the mean, with the covariance $\eta_k^2 C/S_k = \eta_k n_k C$.
 # On the clock $\tau$, the sum of the learning rates so far, each step lasts $\eta_k$. Per unit of the clock, SGD moves
 # by $-\nabla L$ and collects the covariance $n C$. For small $\eta$ it is a discretization of
@@ -68,25 +68,37 @@
 # $u_T(\theta_T) = L(\theta_T)$, and take the mean. $\square$
 # :::
 #
+# ```{margin} How far it reaches
+# Networks with ReLU are smooth only piece by piece, and examples are drawn by epochs, without replacement: the theorem
+# is a guide to them, no more.
+# ```
+#
 # In a bowl of curvature $\lambda$ with constant $C$ and $n$, $\nabla^2 u_\tau = \lambda e^{-2\lambda(T-\tau)}$, and
 # {eq}`eq-dynamics-gap` is $\tfrac14 n C\,(1 - e^{-2\lambda T})$: the height $\tfrac14 n C$ of the stationary state,
 # and how it is approached. Where all examples can be fitted, $C$ vanishes with the loss, and there may be little to add.
-# (Networks with ReLU are smooth only piece by piece, and examples are drawn by epochs, without replacement: the theorem
-# is a guide to them, no more.)
 #
 # Part 1 is the paper's claim, and it holds *with or without* the noise. An overlap of curves of equal $\eta/S$ says that
 # the discretization is fine. It cannot say that noise plays a part. Part 2 tells where to look: pairs of
 # *different* ratio, compared at the same clock, differ by the noise and by nothing else.
 #
+# ```{index} learning curves; overlap of
+# ```
+#
+# ```{index} learning-rate schedule
+# ```
+#
+# ```{index} batch-size schedule
+# ```
+#
 # ## What is an overlap?
 #
-# A band, fixed beforehand. Pairs of equal $\eta/\sqrt S$, with a batch $\beta$ times as large, have ratios that differ by
-# $\sqrt\beta$; so do their clocks. Late in training losses fall like $1/T$ ({numref}`fig-width-clock`), and with
-# $\beta = 4$ the slower curve is a factor 2 higher. Half way there, at a factor $\sqrt2$ in the loss, overlapping ends:
-# the band has the half-width $\tfrac12\ln 2$ in $\ln L$. For $\operatorname{Tr} H$, which falls with the loss, it is the
-# same, and for accuracies two points. Two curves are compared seed by seed, at eleven points from two twelfths of the way
-# to its end, and *every* point has to lie inside. Before that curves fall by factors within an epoch, and nobody
-# claims anything.
+# A band, fixed beforehand: an {term}`equivalence margin`. Pairs of equal $\eta/\sqrt S$, with a batch $\beta$ times as
+# large, have ratios that differ by $\sqrt\beta$; so do their clocks. Late in training losses fall like $1/T$
+# ({numref}`fig-width-clock`), and with $\beta = 4$ the slower curve is a factor 2 higher. Half way there, at a factor
+# $\sqrt2$ in the loss, overlapping ends: the band has the half-width $\tfrac12\ln 2$ in $\ln L$. For $\operatorname{Tr}
+# H$, which falls with the loss, it is the same, and for accuracies two points. Two curves are compared seed by seed, at
+# eleven points from two twelfths of the way to its end, and *every* point has to lie inside. Before that curves fall by
+# factors within an epoch, and nobody claims anything.
 #
 # ## Predictions
 #
@@ -169,8 +181,8 @@ else:
 #
 # Three tasks: clean labels, without and with batch normalization (ghost batches of the smallest batch size of the
 # pairs), and a quarter of the training labels replaced by random ones, which the network can fit but only late. Each is
-# learnt with five constant settings and three schedules. A schedule of the batch size multiplies it at the given epochs;
-# its mirror image divides the learning rate instead, at the same epochs and by the same factors.
+# learned with five constant settings and three schedules. A schedule of the batch size multiplies it at the given
+# epochs; its mirror image divides the learning rate instead, at the same epochs and by the same factors.
 
 # %%
 tasks = {
@@ -311,7 +323,7 @@ figures.alone(learning_curves(per_clock["noisy labels"], x="at_clock", measure="
 # Validation accuracy tells the same story. With noisy labels it rises, and falls when random labels are being fitted;
 # a run with a small ratio passes the same points later.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dynamics-accuracy", "caption": "Validation accuracy on clean labels against epochs, mean over seeds with 95 % interval; dotted: without noise, along the same clock. What to see: where the dotted line falls before its curve does, the noise has kept the network from fitting random labels."}, "image": {"alt": "Three panels, one for each task, of validation accuracy against epochs, five curves each.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dynamics-accuracy", "caption": "Validation accuracy on clean labels against epochs, mean over seeds with 95 % interval; dotted: without noise, along the same clock. What to see: where the dotted line falls before its curve does, the noise has kept the network from fitting random labels."}, "image": {"alt": "Three panels, one for each task, of validation accuracy against epochs: five curves with bands, one for each setting of learning rate and batch size, and noise-free curves dotted.", "classes": "dark-light"}}
 floor = 0.6 if scale != "paper" else 0.2
 accuracy = {
     arm: drawn(of(arm, *CONSTANT), "epoch", "validation_accuracy", flows[arm]).query("value > @floor") for arm in tasks
@@ -426,7 +438,7 @@ for arm in tasks:
 # Last, progress itself is taken out: every curve is stopped where it first comes down to the same losses
 # ({numref}`fig-dynamics-loss`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dynamics-loss", "caption": "Noisy labels: trace of the Hessian where each of the five constant settings has come down to the same training loss; geometric mean over seeds with 95 % interval. What to see: if the curves are one path at different speeds, all five lie together at each loss; where they do not, those with the larger ratio are the wider ones."}, "image": {"alt": "Trace of the Hessian against training loss with noisy labels, five curves.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-dynamics-loss", "caption": "Noisy labels: trace of the Hessian where each of the five constant settings has come down to the same training loss; geometric mean over seeds with 95 % interval. What to see: if the curves are one path at different speeds, all five lie together at each loss; where they do not, those with the larger ratio are the wider ones."}, "image": {"alt": "Trace of the Hessian against the training loss at which it was measured, both logarithmic, with noisy labels: five curves with intervals, one for each setting of learning rate and batch size.", "classes": "dark-light"}}
 
 
 def stopped(arm, measure):

@@ -21,6 +21,9 @@
 # similar loss {cite}`jastrzebski2018`. A cycle of $S$ does what a cycle of $\eta$ does, since only $\eta/S$ counts.
 # This chapter asks the question that decides what such a result means: wider than *which* constant?
 #
+# ```{index} cyclic schedule
+# ```
+#
 # ## The law
 #
 # Write $n = \eta/S$ for the noise scale, $L$ for the training loss, $C$ for the covariance of one example's gradient
@@ -297,7 +300,7 @@ figures.alone(drawn.stops(naive, course["over the epochs"]))
 # %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cycles-plain", "caption": "Largest Hessian eigenvalue under each cycle over that under a constant schedule, plain network; geometric mean over seeds with 95 % interval. Color: the constant that the cycle is held against. What to see: left of the line the cycle is wider; how far left depends on the constant, and against the high end little or nothing is left."}, "image": {"alt": "Three panels with four rows, one for each cycle, of ratios of the largest eigenvalue against four constants; ratios grow from the low to the high constant.", "classes": "dark-light"}}
 figures.side_by_side(drawn.ratios, compared("plain"), width=3.0)
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cycles-bn", "caption": "The same with batch normalization, in ghost batches of one size. What to see: the same order of colors, with smaller differences, above all after the quench."}, "image": {"alt": "Three panels as in the figure before, for networks with batch normalization.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-cycles-bn", "caption": "The same with batch normalization, in ghost batches of one size. What to see: the same order of colors, with smaller differences, above all after the quench."}, "image": {"alt": "Three panels, for equal clock, equal loss, and equal loss after the quench, with a row for each of four cycles: the ratio of the largest Hessian eigenvalue to that under four constants, colored by the constant, for networks with batch normalization; ratios grow from the low to the high constant.", "classes": "dark-light"}}
 figures.side_by_side(drawn.ratios, compared("batch norm"), width=3.0)
 
 # %% [markdown]
@@ -493,4 +496,4 @@ recorded("24_cycles", verdicts, scale)
 # 3. Begin low and end high. Predict from the proposition what happens to the ratios at equal clock, and to those after
 #    the quench, before you run it with `--scale smoke`.
 # 4. Replace $n^*$ by $\langle n \rangle$ in the matched constant. Which verdict notices?
-# 5. Set `label_noise` to zero. By how much do the ratios to the mean move towards 1, and why should they?
+# 5. Set `label_noise` to zero. By how much do the ratios to the mean move toward 1, and why should they?

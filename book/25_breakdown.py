@@ -23,6 +23,9 @@
 # training set (C11). This chapter measures the break, predicts it from either reason, and takes the reasons away one
 # at a time.
 #
+# ```{index} linear scaling rule; breakdown of
+# ```
+#
 # ## The law
 #
 # Let $\eta = \beta\eta_0$ and $S = \beta S_0$, with a training set of $N$ examples, and call the runs with the same
@@ -418,7 +421,7 @@ figures.alone(predicted_breaks(drawn))
 # runs below the break, {glue:text}`breakdown-edge-unstable:.1f` % end above 2. The measure is taken at the end, after
 # the fact; it does not predict, but it is what finite steps would look like.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-breakdown-edge", "caption": "Learning rate times largest Hessian eigenvalue at the end of the runs at equal clock that did not diverge, geometric mean over seeds, against the learning rate. No interval is drawn where fewer than three runs survive. Dashed: 2, beyond which a minimum repels. What to see: it rises with the learning rate, at first in proportion and then faster, and reaches 2 where the curves break, between 0.5 and 1."}, "image": {"alt": "Learning rate times largest Hessian eigenvalue against the learning rate for six curves, rising towards 2.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-breakdown-edge", "caption": "Learning rate times largest Hessian eigenvalue at the end of the runs at equal clock that did not diverge, geometric mean over seeds, against the learning rate. No interval is drawn where fewer than three runs survive. Dashed: 2, beyond which a minimum repels. What to see: it rises with the learning rate, at first in proportion and then faster, and reaches 2 where the curves break, between 0.5 and 1."}, "image": {"alt": "Learning rate times largest Hessian eigenvalue against the learning rate for six curves, rising toward 2.", "classes": "dark-light"}}
 edge = tables["equal clock", "plain"].query("sharpness > 0").assign(score=lambda t: -np.log(t.lr * t.sharpness))
 edge = cells(edge, "equal loss").drop(columns="diverged")
 edge.loc[edge.n < 3, ["low", "high"]] = np.nan
@@ -571,7 +574,7 @@ recorded("25_breakdown", verdicts, scale)
 # between two neighbors, the break is known no better. Up to $S = 144$ all training sets share the grid, and there this
 # makes no difference between them. But with batch normalization and the smaller ratio the breaks lie at the end of
 # that range, where the smallest training set has no batch before the full one; its break may be later than it is taken
-# to be, which would lower the exponent of $N$. And digits are learnt by any network that can be trained at all: a task
+# to be, which would lower the exponent of $N$. And digits are learned by any network that can be trained at all: a task
 # where noise is needed to generalize might lose its accuracy with its noise, long before its steps are too long.
 #
 # ## Exercises

@@ -16,11 +16,11 @@
 # **Question.** Give a quarter or half of the training examples a random label. Does a larger ratio of learning rate to
 # batch size keep the network from learning those labels by heart, and is it better on clean data for that?
 #
-# A network that is large enough fits any labels, random ones too {cite}`zhang2017`. It learns the clean examples first
-# and the random ones later {cite}`arpit2017`, and on the way its accuracy on clean data rises, reaches a peak and falls.
-# The paper reports that with a higher $\eta/S$ the accuracy on clean validation data is higher *at the same accuracy on
-# the random labels* {cite}`jastrzebski2018`. This comparison is a wise one: it does not ask how long anybody has
-# trained. But it has to be held against what networks do that feel no noise.
+# A network that is large enough fits any labels, random ones too {cite}`zhang2017`, by {term}`memorization`. It learns
+# the clean examples first and the random ones later {cite}`arpit2017`, and on the way its accuracy on clean data rises,
+# reaches a peak and falls. The paper reports that with a higher $\eta/S$ the accuracy on clean validation data is
+# higher *at the same accuracy on the random labels* {cite}`jastrzebski2018`. This comparison is a wise one: it does not
+# ask how long anybody has trained. But it has to be held against what networks do that feel no noise.
 #
 # ## The law
 #
@@ -74,7 +74,8 @@
 # covariance $C$, and if the way to memorization leads through narrow places, where examples pull hard and against each
 # other, then noise resists it.
 #
-# **Momentum.** Two of the arms use heavy-ball momentum, $v \leftarrow \mu v + g$, $\theta \leftarrow \theta - \eta v$.
+# **Momentum.** Two of the {term}`arms <arm>` use heavy-ball {term}`momentum`, $v \leftarrow \mu v + g$, $\theta
+# \leftarrow \theta - \eta v$.
 #
 # :::{admonition} Theorem (the units of momentum)
 # :class: tip
@@ -138,7 +139,7 @@ scale = "laptop"  # smoke | laptop | paper
 #
 # `laptop` takes half of the digits, so that memorizing them takes many epochs and not much time.
 # `paper` is in the spirit of the paper's experiment, MNIST and two hidden layers of 256 ReLU units, with a grid of ours;
-# it takes a third of MNIST, so that all wrong labels can be learnt by heart.
+# it takes a third of MNIST, so that all wrong labels can be learned by heart.
 
 # %%
 from itertools import product
@@ -386,7 +387,7 @@ figures.alone(
 #
 # "At the end" is no place in {numref}`fig-memorization-plane`. It depends on who says stop.
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-memorization-ends", "caption": "Share of wrong labels memorized at the end of training, under three protocols, mean over seeds with 95 % interval for each pair of learning rate and batch size. Dashed: without noise, at the same clock. What to see: at equal epochs a higher ratio memorizes more, because it trains for longer; at equal clock it memorizes less, because noise delays."}, "image": {"alt": "Three panels of the share of memorized wrong labels against the noise scale, one for each protocol.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-memorization-ends", "caption": "Share of wrong labels memorized at the end of training, under three protocols, mean over seeds with 95 % interval for each pair of learning rate and batch size. Dashed: without noise, at the same clock. What to see: at equal epochs a higher ratio memorizes more, because it trains for longer; at equal clock it memorizes less, because noise delays."}, "image": {"alt": "Three panels, one for each protocol, of the share of memorized wrong labels against the noise scale: points with intervals for each pair of learning rate and batch size, rising at equal epochs and falling at equal clock, with the noise-free control dashed.", "classes": "dark-light"}}
 
 
 def without_noise(p):

@@ -64,6 +64,10 @@
 # Let $\lambda$ and $s^2$ be mean and variance of the curvatures $q_i$ over the terms, $\sigma^2$ the mean of $g_i^2$,
 # and $q_B$, $g_B$ the means over a batch.
 #
+# The limits of the theorem are the {term}`mean-square limit` $\eta_{\mathrm{ms}}$ and the {term}`almost-sure limit`
+# $\eta_{\mathrm{as}}$; $G$ is the {term}`Lyapunov exponent`, which in many dimensions is that of a product of random
+# matrices {cite}`furstenberg1960`, and $\vartheta$ the exponent of a {term}`heavy tail`.
+#
 # :::{admonition} Theorem 1 (one dimension)
 # :class: tip
 #
@@ -122,6 +126,9 @@
 # Two oddities. Since $G$ is not bounded by gradient descent, $\eta_{\mathrm{as}}$ may lie *above* $2/\lambda$: noise in
 # the curvature can hold what gradient descent cannot. And $G$ dives to $-\infty$ at each $\eta = 1/q_B$, so that
 # beyond $\eta_{\mathrm{as}}$ there may be islands where the typical trajectory converges again.
+#
+# ```{index} second moment; operator of the
+# ```
 #
 # ## Many dimensions
 #
@@ -373,6 +380,53 @@ glue(**{"sums-kick": many.mean() * ways["basin"] ** 2 / np.log(ways["steps"])})
 # leaves below $2/\lambda$, and of the middle one the same: for kicks of that size to reach the rim in 300 steps, $\eta$
 # would have to be $\lambda b^2/(p\sigma^2\ln 300) \approx$ {glue:text}`sums-kick:.0f`.
 #
+# That was one set of curvatures. In {numref}`fig-sums-spread` it is stretched about its mean, so that its standard
+# deviation is any multiple of the mean, and the batch size is what the reader moves. Follow the marked point from
+# batches of one upwards: its trajectories first leave, then come home although their mean square explodes, then come
+# home altogether. For the mean square a batch four times as large is the same as half the spread, since only $s^2/S$
+# counts in {eq}`eq-sums-limit`: the whole map moves up. The limit of the typical trajectory does more than move.
+
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-sums-spread", "caption": "The map over learning rate and spread of the curvatures, both in units of their mean, for the batch size that is chosen below it. Left: measured growth of the mean square per step, cut off at 1, and the predicted limits. Right: trajectories of the marked point without gradient noise, and the predicted growth of their mean square (its root) and of a typical one. What to see: at small batches the two limits part as the spread grows, and between them nearly all trajectories shrink while the mean square grows; with the batch size both come to the limit of gradient descent."}}
+from threefactors.inference.stability import growth_curves
+from threefactors.presentation.frames import Frames
+from threefactors.simulation import simulate
+from threefactors.simulation.quadratic_sums import quadratic_sum
+
+at = lr, spread = 0.8, 4.0
+moved = (1, 16) if scale == "smoke" else (1, 2, 4, 8, 16, 32)
+wide = {s: 1 + s * (many - many.mean()) / many.std() for s in 2.0 ** np.arange(-2, 3.1, 2 if scale == "smoke" else 0.5)}
+effort = dict(clones=2048, steps=8)
+place = pd.concat(growth_map(q, np.geomspace(0.1, 4, 24), moved, **effort).assign(spread=s) for s, q in wide.items())
+edge = pd.concat(boundaries(q, moved).assign(spread=s) for s, q in wide.items())
+
+
+def follow(S):
+    """Thirty trajectories of the marked point, each from 1."""
+    see = dict(trajectories=1, stream=f"spread/{S}", observe=np.abs, at=range(41), threads=1)
+    sgd = quadratic_sum(wide[spread], None, lr, S)
+    sizes = [simulate(sgd, [1.0], 40, seed=seed, **see).means[:, 0] for seed in range(30)]
+    return pd.concat(pd.DataFrame({"trajectory": k, "step": range(41), "size": one}) for k, one in enumerate(sizes))
+
+
+def tell(S):
+    """What a frame shows, in words."""
+    own = edge[(edge.batch_size == int(S)) & (edge.spread == spread) & (edge.kind != "gradient descent")]
+    limits = " and ".join(f"{limit:.2g} ({kind})" for kind, limit in zip(own.kind, own.lr))
+    home = (paths[int(S)].query("step == 40")["size"] < 1).sum()
+    return (f"map of the measured growth with predicted limits, which at spread {spread:g} are {limits}; "
+            f"of 30 trajectories at learning rate {lr} there, {home} shrink.")
+
+
+paths = {S: follow(S) for S in moved}
+drawings = {
+    f"{S}": drawn.spread_map(
+        place[place.batch_size == S], edge[edge.batch_size == S], paths[S], growth_curves(wide[spread], [lr], S), at=at
+    )
+    for S in moved
+}
+Frames(drawings, title="batch size S", alt=tell)
+
+# %% [markdown]
 # ## How fast
 #
 # {numref}`fig-sums-growth` shows both rates, per step of $\ln|e|$, for two values of the curvature and $S=1$. Where the

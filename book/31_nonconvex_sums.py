@@ -18,11 +18,11 @@
 #
 # Two mechanisms are on offer. *Noise kicks*: a trajectory wanders in its basin until a rare run of luck takes it over
 # the barrier; this is the picture behind the temperature $\eta/S$ {cite}`jastrzebski2018`, and its law is Kramers'
-# {cite}`kramers1940`. *Linear instability*: beyond a learning rate that local geometry and batch size fix, every small
-# deviation grows; this is Patel's proposal, for which he names a deterministic relation of these quantities
-# {cite}`patel2017`. (Of his paper only the abstract was at hand here. The thresholds are those of the chapter before,
-# and everything below is derived here unless a source is named.) On a parabola the two cannot meet, since it
-# has no barrier. So we need basins, several of them, and a way to take each mechanism away.
+# {cite}`kramers1940`. *Linear instability*, the loss of {term}`linear stability`: beyond a learning rate that local
+# geometry and batch size fix, every small deviation grows; this is Patel's proposal, for which he names a deterministic
+# relation of these quantities {cite}`patel2017`. (Of his paper only the abstract was at hand here. The thresholds are
+# those of the chapter before, and everything below is derived here unless a source is named.) On a parabola the two
+# cannot meet, since it has no barrier. So we need basins, several of them, and a way to take each mechanism away.
 #
 # ## The law
 #
@@ -78,13 +78,19 @@
 # $\eta Q_B = 1$, $G$ is $-\infty$ and $e$ stays 0 from then on; $\vartheta$ and 1. remain.) $\square$
 # :::
 #
+# ```{margin} More dimensions
+# There $G$ and $\vartheta$ are those of products of matrices; the bounds are proved here for one.
+# ```
+#
 # Half of the trajectories get out where $\vartheta = \ln 2/\ln(b/\delta)$, up to the factor $m$. At
 # $\eta_{\mathrm{ms}}$ the exponent is 2, and hardly anyone does: the mean square is carried by trajectories that do not
 # occur. As $\delta\to 0$ the place moves to $\vartheta = 0$, which is $\eta_{\mathrm{as}}$. So for starts close to a
 # minimum that all terms share, fate turns at the *almost sure* limit, and beyond it the way out is exponential: its
-# time grows with the logarithm of the distance. (In more dimensions $G$ and $\vartheta$ are those of products of
-# matrices; the bounds are proved here for one.) With gradient noise there is no such start: the noise itself
+# time grows with the logarithm of the distance. With gradient noise there is no such start: the noise itself
 # sets $\delta$, at every step.
+#
+# ```{index} noise kicks
+# ```
 #
 # ### Kicks
 #

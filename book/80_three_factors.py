@@ -61,8 +61,8 @@
 # - **F3**: clock and loss alone predict the widths of a group that was not in the fit better than $\eta$ and $S$ alone.
 # - **F4**: at equal clock and loss, validation accuracy rises with $\eta/S$.
 #
-# The unit of uncertainty is the *replicate*: the first seed of every group, the second of every group, and so on. Each
-# replicate is fitted by itself, and the interval is Student's $t$ over replicates.
+# The unit of uncertainty is the {term}`replicate`: the first seed of every group, the second of every group, and so on.
+# Each replicate is fitted by itself, and the interval is Student's $t$ over replicates.
 
 # %% tags=["parameters"]
 scale = "laptop"  # smoke | laptop | paper
@@ -121,8 +121,9 @@ rows = [
 figures.alone(coefficients(pd.DataFrame(rows)))
 
 # %% [markdown]
-# What a model is worth shows on runs that it has not seen. Each group is left out in turn, the slopes are fitted on all
-# others, and the left-out group's widths are predicted from them, up to its constant ({numref}`fig-together-r2`).
+# What a model is worth shows on runs that it has not seen, {term}`held-out` ones. Each group is left out in turn, the
+# slopes are fitted on all others, and the left-out group's widths are predicted from them, up to its constant
+# ({numref}`fig-together-r2`).
 
 # %%
 models = {
@@ -135,7 +136,7 @@ models = {
 }
 held_out = {width: held_out_groups(runs, width, models) for width in widths}
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-together-r2", "caption": "Share of the variance of ln width within a group that slopes fitted on the other groups explain, mean over replicates with 95 % interval. What to see: how far clock and loss alone come, and what learning rate and batch size add to them."}, "image": {"alt": "Bars of held-out R squared for six regression models and three measures of width.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-together-r2", "caption": "Share of the variance of ln width within a group that slopes fitted on the other groups explain, mean over replicates with 95 % interval. What to see: how far clock and loss alone come, and what learning rate and batch size add to them."}, "image": {"alt": "Dot plot with a row for each of six regression models and a dot with its interval for each of three measures of width: the share of variance explained in groups left out of the fit, with a line at zero.", "classes": "dark-light"}}
 scores = {w: table.pivot(index="replicate", columns="model", values="r2") for w, table in held_out.items()}
 table = pd.concat(intervals(s[list(models)]).assign(width=w) for w, s in scores.items())
 figures.alone(r2_of_models(table))

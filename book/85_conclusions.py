@@ -30,11 +30,19 @@ from threefactors.publishing.ledger import collect
 conclusions = Conclusions(collect("."))
 conclusions
 
-# %% tags=["remove-cell"]
-from myst_nb import glue as display_later
+# %% [markdown]
+# The claim that most others lean on, that a larger ratio $\eta/S$ leads to a {term}`wider <wide minimum>` minimum, is
+# {numref}`fig-landing`. The {term}`clock` alone would put all networks near the dashed line.
 
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-landing", "caption": "Does a larger ratio of learning rate to batch size lead to wider minima? Slope of the logarithm of the largest Hessian eigenvalue on the logarithm of the ratio, with 95 % interval over seeds, for four networks under three protocols. Mark and color: the verdict on claim C3a, which asks the same of three measures of width and is corrected for their number, so that an interval clear of zero need not be enough. Dashed: the slope if nothing but the time along the gradient counted, in its simplest case; not fitted. What to see: how far to the left of zero the marks lie at equal epochs, as the paper has it, and what is left of that once the clock, or the loss, is the same for all."}, "image": {"alt": "Dot plot in three panels, one above the other, for equal epochs, equal clock and equal loss. In each panel every network has a row with a mark for its slope and a bar for its interval; the shape of the mark tells the verdict. A solid line stands at zero. A dashed line, the prediction of the clock alone, stands at minus one for equal epochs and at zero for the other two.", "classes": "dark-light"}}
+from threefactors.presentation import landing
+
+slopes = landing.slopes(conclusions.entries)
+landing.width_by_protocol(slopes)
+
+# %% tags=["remove-cell"]
 from threefactors.inference.claims.paper import PAPER_CLAIMS
-from threefactors.presentation.prose import glue
+from threefactors.presentation.prose import glue, glue_display
 from threefactors.publishing.conclusions import Brief, in_short
 
 short = {claim: in_short(conclusions.of(claim)) for claim in PAPER_CLAIMS}
@@ -42,7 +50,8 @@ KINDS = {"holds": "Holds wherever", "clock": "Holds as the paper", "mixed": "Hol
 for word, begins in (KINDS | {"fails": "Fails", "open": "Could not", "untested": "Not tested"}).items():
     glue(**{f"conclude-{word}": sum(text.startswith(begins) for text in short.values())})
 glue(**{"conclude-all": len(short)})
-display_later("conclude-brief", Brief(conclusions.entries), display=False)
+glue_display("conclude-brief", Brief(conclusions.entries))
+glue(**{f"landing-{name.replace(' ', '-')}": text for name, text in landing.in_brief(slopes).items()})
 pooled = {entry["id"]: entry["verdict"] for entry in conclusions.entries if entry["protocol"] == "all protocols"}
 for claim, verdict in pooled.items():
     glue(**{f"conclude-{claim}": verdict})

@@ -13,7 +13,7 @@
 # %% [markdown]
 # # How fast
 #
-# An honest judgement needs many seeds on full grids, under three protocols: thousands of networks. This page says what
+# An honest judgment needs many seeds on full grids, under three protocols: thousands of networks. This page says what
 # that costs here, beside what it would cost otherwise. Nothing on it is measured while the book is built: the numbers are
 # those that `make bench` and, on a GPU, `make bench-gpu` left on record under `book/records/benchmarks`, with the machine
 # and the date. Within a table all variants were timed in turns, in one run, so that a slow minute fell on each of them;
@@ -66,7 +66,7 @@ cpu["training"]
 # %% [markdown]
 # ## How time grows from one network to hundreds
 
-# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-speed-scaling", "caption": "Time for a step of one network against the number of networks trained at once, on a CPU, for both shapes. Dashed: a loop over one network after another; dotted: the batched products of the largest stack by themselves. What to see: a network becomes cheaper in company, until the cores are full."}, "image": {"alt": "Time for a step of one network falling with the number of networks at once, towards the time of the products alone.", "classes": "dark-light"}}
+# %% tags=["hide-input"] mystnb={"figure": {"name": "fig-speed-scaling", "caption": "Time for a step of one network against the number of networks trained at once, on a CPU, for both shapes. Dashed: a loop over one network after another; dotted: the batched products of the largest stack by themselves. What to see: a network becomes cheaper in company, until the cores are full."}, "image": {"alt": "Time for a step of one network falling with the number of networks at once, toward the time of the products alone.", "classes": "dark-light"}}
 by_shape = {shape.split(",")[0]: own for shape, own in many.groupby("shape", sort=False)}
 figures.side_by_side(speed.scaling, by_shape, width=3.6)
 
