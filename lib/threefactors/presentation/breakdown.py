@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.axes import bars, plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
@@ -46,10 +47,10 @@ def falls(
         marker, line = STYLES[ratios.index(ratio)]
         label = f"$N={size}$" + (f", $\\eta/S={ratio:g}$" if len(ratios) > 1 else "")
         ax.plot(curve[x], y, marker + line, ms=3.5, lw=1.2, color=colors[size], label=label)
-        ax.fill_between(curve[x], low, high, color=colors[size], alpha=0.15, lw=0)
+        ax.fill_between(curve[x], low, high, color=colors[size], alpha=0.15, lw=0, label=f"_{label}")
         if "diverged" in curve:
             lost = curve["diverged"] > 0
-            ax.plot(curve[x][lost], y[lost], "x", ms=6, color=colors[size])
+            ax.plot(curve[x][lost], y[lost], "x", ms=6, color=colors[size], label=f"_{label}: some diverged")
     ax.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
     _few_numbers(ax.xaxis)
     if limit is not None:
@@ -91,8 +92,9 @@ def _tell_breaks(ax: Axes, breaks: pd.DataFrame, colors: Mapping[int, object]) -
         level = low + (0.03 + 0.05 * list(colors).index(row["train_size"])) * (high - low)
         color = colors[row["train_size"]]
         marker = ">" if row["censored"] == row["n"] else "^"
-        ax.plot([row["low"], row["high"]], [level, level], color=color, lw=1.6)
-        ax.plot(row["value"], level, marker, color=color, ms=6)
+        label = f"_breaking point, $N={row['train_size']}$"
+        ax.hlines(level, row["low"], row["high"], color=color, lw=1.6, label=label)
+        ax.plot(row["value"], level, marker, color=color, ms=6, label=label)
 
 
 def fingerprint(exponents: pd.DataFrame, laws: Mapping[str, tuple[float, float]], *, ax: Axes | None = None) -> Axes:
@@ -102,7 +104,7 @@ def fingerprint(exponents: pd.DataFrame, laws: Mapping[str, tuple[float, float]]
     """
     ax = ax or plt.figure(figsize=(6.4, 4.0)).add_subplot()
     for name, (size, ratio) in laws.items():
-        ax.plot(size, ratio, "D", ms=11, mfc="none", mew=1.6, color=GRAY)
+        ax.plot(size, ratio, "D", ms=11, mfc="none", mew=1.6, color=GRAY, label=f"_law: {name}")
         ax.annotate(name, (size, ratio), xytext=(-9, 5), textcoords="offset points", color=GRAY, ha="right")
     colors = dict(zip(exponents["arm"].unique(), COLORS, strict=False))
     markers = dict(zip(exponents["protocol"].unique(), "os^", strict=False))
@@ -111,7 +113,7 @@ def fingerprint(exponents: pd.DataFrame, laws: Mapping[str, tuple[float, float]]
             [[row[name] - row[f"{name}_low"]], [row[f"{name}_high"] - row[name]]] for name in ("size", "ratio")
         )
         ax.errorbar(row["size"], row["ratio"], xerr=across, yerr=up, fmt=markers[row["protocol"]],
-                    color=colors[row["arm"]], ms=5, lw=1.2)  # fmt: skip
+                    color=colors[row["arm"]], ms=5, lw=1.2, label=f"_{row['arm']}, {row['protocol']}")  # fmt: skip
     for arm, color in colors.items():
         ax.plot([], [], "s", color=color, label=arm)
     for protocol, marker in markers.items():
@@ -131,8 +133,8 @@ def predicted_breaks(points: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     """
     ax = ax or plt.figure(figsize=(6.4, 4.0)).add_subplot()
     most = [points["predicted"].min() / 1.6, points["predicted"].max() * 1.6]
-    ax.plot(most, most, color=GRAY, ls="--", lw=1.2)
-    ax.fill_between(most, [v / 2 for v in most], [v * 2 for v in most], color=GRAY, alpha=0.15, lw=0)
+    ax.plot(most, most, color=GRAY, ls="--", lw=1.2, label=GUIDE)
+    ax.fill_between(most, [v / 2 for v in most], [v * 2 for v in most], color=GRAY, alpha=0.15, lw=0, label=GUIDE)
     for (name, some), color in zip(points.groupby("condition", sort=False), COLORS, strict=False):
         ax.errorbar(some["predicted"], some["value"], yerr=bars(some), fmt="o", ms=5, lw=1.2, color=color, label=name)
     ax.set(xscale="log", yscale="log", xlabel="predicted breaking $\\beta$", ylabel="measured breaking $\\beta$")

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.figures import COLORS, GRAY
 
 Array = NDArray[np.float64]
@@ -33,13 +34,14 @@ def cloud(seen: Cloud, hessian: Array, *, reach: tuple[float, float], ax: Axes |
     ax = ax or plt.figure(figsize=(3.6, 3.6)).add_subplot()
     x, y = (np.linspace(-r, r, 121) for r in reach)
     loss = 0.5 * np.einsum("iyx,ij,jyx->yx", grid := np.array(np.meshgrid(x, y)), hessian, grid)
-    ax.contour(x, y, loss, levels=loss.max() * np.linspace(0.06, 1, 9) ** 2, colors=GRAY, linewidths=0.6, alpha=0.55)
-    ax.plot(*seen.points, ".", ms=2.6, color=COLORS[0], alpha=0.75, mew=0)
+    levels = loss.max() * np.linspace(0.06, 1, 9) ** 2
+    ax.contour(x, y, loss, levels=levels, colors=GRAY, linewidths=0.6, alpha=0.55).set_label(GUIDE)
+    ax.plot(*seen.points, ".", ms=2.6, color=COLORS[0], alpha=0.75, mew=0, label="_simulated")
     values, vectors = np.linalg.eigh(seen.covariance)
     angle = np.linspace(0, 2 * np.pi, 181)
     circle = np.array([np.cos(angle), np.sin(angle)])
     for sigmas in (1, 2):
-        label = "predicted $\\Sigma$: 1 and 2 standard deviations" if sigmas == 1 else None
+        label = "predicted $\\Sigma$: 1 and 2 standard deviations" if sigmas == 1 else "_predicted $\\Sigma$: 2"
         ax.plot(*(sigmas * vectors @ (np.sqrt(values)[:, None] * circle)), color=COLORS[1], lw=1.8, label=label)
     values, vectors = np.linalg.eigh(hessian)
     level = vectors @ (np.sqrt(2 * seen.law / values)[:, None] * circle)  # ½θᵀHθ = the law's height

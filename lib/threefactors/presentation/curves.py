@@ -37,7 +37,8 @@ def learning_curves(
             ax.fill_between(curve["x"], low, high, color=colors[name], alpha=0.2, lw=0)
             ax.plot(curve["x"], y, color=colors[name], ls=STYLES[names.index(name)], lw=1.6, label=name)
         else:
-            ax.plot(curve["x"], y, color=colors[name] if name else GRAY, ls=":", lw=1.2 if name else 2)
+            label = f"_{name}, no noise" if name else "_no noise"
+            ax.plot(curve["x"], y, color=colors[name] if name else GRAY, ls=":", lw=1.2 if name else 2, label=label)
     if not curves["noise"].all():
         ax.plot([], [], color=GRAY, ls=":", label="no noise")
     ax.set(xlabel=XLABELS[x], ylabel=MEASURES.get(measure, measure))

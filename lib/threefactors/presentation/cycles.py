@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY, LABELS
 
@@ -20,7 +21,7 @@ def courses(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax = ax or plt.figure().add_subplot()
     for (profile, line), color in zip(table.groupby("profile", sort=False), (COLORS[0], COLORS[1]), strict=False):
         ax.plot(line["share"], line["noise"], color=color, label=str(profile))
-        ax.axhline(line["average"].iloc[0], color=color, ls="--", lw=1.2)
+        ax.axhline(line["average"].iloc[0], color=color, ls="--", lw=1.2, label=f"_{profile}, average")
     ax.set(xlabel="share of a period", ylabel="noise scale, relative to the highest", ylim=(0, 1.08), xlim=(0, 1))
     ax.legend()
     return ax
@@ -35,11 +36,13 @@ def stops(table: pd.DataFrame, courses: pd.DataFrame, *, ax: Axes | None = None)
     names = list(dict.fromkeys(table["schedule"]))
     for i, name in enumerate(names):
         line = courses[courses["profile"] == name.split()[0]]
-        ax.fill_between(line["share"], i + 0.4, i + 0.4 - 0.8 * line["noise"], color=GRAY, alpha=0.18, lw=0)
+        shape = i + 0.4 - 0.8 * line["noise"]
+        ax.fill_between(line["share"], i + 0.4, shape, color=GRAY, alpha=0.18, lw=0, label=GUIDE)
         x = np.sort(table.loc[table["schedule"] == name, "phase"].to_numpy(float))
         color, marker = _STYLE.get(name, (GRAY, "o"))
         # dots of a row are spread a little, in turn, so that none hides another
-        ax.plot(x, i + 0.1 + 0.09 * (np.arange(len(x)) % 3 - 1), marker, color=color, ms=4.5, alpha=0.85, ls="")
+        y = i + 0.1 + 0.09 * (np.arange(len(x)) % 3 - 1)
+        ax.plot(x, y, marker, color=color, ms=4.5, alpha=0.85, ls="", label=f"_{name}")
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="share of the period at the stop", xlim=(0, 1.02), ylim=(len(names) - 0.5, -0.5))
     ax.grid(axis="y", visible=False)
@@ -97,8 +100,9 @@ def on_the_curve(
         )  # fmt: skip
     for row in cycles.to_dict("records"):
         color, marker = _STYLE[row["schedule"]]
-        ax.plot([row["noise"], row["on_clock"]], [row["value"]] * 2, color=color, lw=0.9)
-        ax.plot(row["noise"], row["value"], marker, color=color, mfc="none", ms=5)
+        ax.plot([row["noise"], row["on_clock"]], [row["value"]] * 2, color=color, lw=0.9, label=GUIDE)
+        label = f"_{row['schedule']}, at its mean over epochs"
+        ax.plot(row["noise"], row["value"], marker, color=color, mfc="none", ms=5, label=label)
         bar = [[row["value"] - row["low"]], [row["high"] - row["value"]]]
         ax.errorbar(
             row["on_clock"], row["value"], yerr=bar, fmt=marker, color=color, ms=5, lw=1.2, label=row["schedule"]

@@ -48,7 +48,7 @@ def along_the_clock(
         if {"low", "high"} <= set(curve):
             ax.fill_between(curve["x"], curve["low"], curve["high"], color=color, alpha=0.2, lw=0)
     for label, limit in limits.items():
-        ax.axhline(limit, color=colors[label], lw=1.1, ls="--")
+        ax.axhline(limit, color=colors[label], lw=1.1, ls="--", label=f"_limit, {label}")
     ax.set(yscale=scale, xlabel=xlabel, ylabel=LABELS["sharpness"])
     if scale == "log":
         plain_numbers(ax.yaxis)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY
 
@@ -31,7 +32,7 @@ def landscapes(line: pd.DataFrame, plane: pd.DataFrame, marks: Mapping[str, pd.D
     for term, curve in line.groupby("term"):
         mean = term == -1
         style = {"color": COLORS[0], "lw": 2.2, "zorder": 3} if mean else {"color": GRAY, "lw": 0.6, "alpha": 0.55}
-        left.plot(curve["x"], curve["loss"], **style)
+        left.plot(curve["x"], curve["loss"], **style, label="_mean" if mean else f"_term {term}")
     left.plot([], [], color=GRAY, lw=0.8, label="terms")
     left.plot([], [], color=COLORS[0], lw=2.2, label="mean")
     span = line.loc[line["term"] == -1, "loss"]
@@ -43,7 +44,7 @@ def landscapes(line: pd.DataFrame, plane: pd.DataFrame, marks: Mapping[str, pd.D
     right.set_aspect("equal")
     right.grid(False)
     for ax, places, up in ((left, marks["line"], (0, -17)), (right, marks["plane"], (0, 32))):
-        ax.plot(places["x"], places["y"], "o", color=COLORS[1], ms=5, zorder=4)
+        ax.plot(places["x"], places["y"], "o", color=COLORS[1], ms=5, zorder=4, label="_minima")
         for place in places.to_dict("records"):
             ax.annotate(
                 place["minimum"], (place["x"], place["y"]), up, textcoords="offset points", ha="center",
@@ -66,8 +67,8 @@ def fate_map(cells: pd.DataFrame, laws: pd.DataFrame, *, ax: Axes | None = None)
         color, style = STYLES[str(law)]
         at = line["batch_size"].map(rows).to_numpy()
         # a predicted place for each row of the map, joined by a thin line
-        ax.plot(line["lr"], at, color=color, ls=style, lw=1, alpha=0.8)
-        ax.vlines(line["lr"], at - 0.5, at + 0.5, color=color, ls=style, lw=2.2)
+        ax.plot(line["lr"], at, color=color, ls=style, lw=1, alpha=0.8, label=f"_{law}")
+        ax.vlines(line["lr"], at - 0.5, at + 0.5, color=color, ls=style, lw=2.2, label=GUIDE)
     ax.set_yticks(range(len(grid)), [f"{size:g}" for size in grid.index])
     ax.set(xscale="log", ylim=(-0.5, len(grid) - 0.5), xlabel="learning rate  $\\eta$", ylabel="batch size  $S$")
     ax.grid(False)

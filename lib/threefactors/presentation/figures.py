@@ -18,12 +18,17 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatterSciNotation, NullFormatter
 
+from threefactors.presentation.artists import GUIDE
+from threefactors.presentation.axes import plain_numbers
+from threefactors.presentation.drawn import in_notebooks
+
 plt.style.use(str(files("threefactors.presentation") / "threefactors.mplstyle"))
 
 try:  # in a notebook figures are drawn as vectors; nowhere else does it matter
     from matplotlib_inline.backend_inline import set_matplotlib_formats
 
     set_matplotlib_formats("svg")
+    in_notebooks()  # and bring their data along
 except (ImportError, AttributeError):  # no IPython, or not at work
     pass
 
@@ -91,6 +96,8 @@ def against_ratio(
         cell = summary[summary["batch_size"] == size].sort_values("ratio")
         _points(ax, cell["ratio"], cell, color, percent, label=f"$S={size}$")
     ax.set_xscale("log")
+    if summary["ratio"].max() < 30 * summary["ratio"].min():  # else the labels run into each other
+        plain_numbers(ax.xaxis)
     if percent == 1:
         ax.set_yscale("log")
         _plain_decades(ax)
@@ -107,7 +114,8 @@ def over_grid(summary: pd.DataFrame, measure: str, *, limits: tuple[float, float
     image = ax.imshow(np.log10(grid), origin="lower", vmin=np.log10(low), vmax=np.log10(high), aspect="equal")
     rows, columns = grid.shape
     for start in range(-rows, columns):
-        ax.plot([start - 0.5, start + rows - 0.5], [-0.5, rows - 0.5], color="white", lw=0.6, alpha=0.45)
+        ends = [start - 0.5, start + rows - 0.5], [-0.5, rows - 0.5]
+        ax.plot(*ends, color="white", lw=0.6, alpha=0.45, label=GUIDE)
     for (i, j), value in np.ndenumerate(grid.to_numpy()):
         dark = np.log10(value) < (np.log10(low) + np.log10(high)) / 2
         ax.text(j, i, f"{value:.2g}", ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
@@ -146,7 +154,10 @@ def exponent_plane(exponents: pd.DataFrame, *, margin: float, ax: Axes | None = 
         x, y = row["lr"], -row["batch_size"]
         across = [[x - row["lr_low"]], [row["lr_high"] - x]]
         up = [[y + row["batch_size_high"]], [-row["batch_size_low"] - y]]
-        ax.errorbar([x], [y], xerr=across, yerr=up, fmt=markers[row["protocol"]], color=colors[row["measure"]], ms=5)
+        ax.errorbar(
+            [x], [y], xerr=across, yerr=up, fmt=markers[row["protocol"]], color=colors[row["measure"]], ms=5,
+            label=f"_{LABELS.get(row['measure'], row['measure'])}, {row['protocol']}",
+        )  # fmt: skip
     for measure, color in colors.items():
         ax.plot([], [], "s", color=color, label=LABELS.get(measure, measure))
     for protocol, marker in markers.items():
@@ -157,12 +168,18 @@ def exponent_plane(exponents: pd.DataFrame, *, margin: float, ax: Axes | None = 
     return ax
 
 
-def spectra(densities: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """Spectral density: ``group``, ``eigenvalue``, ``value``, ``low``, ``high`` along ln λ; a curve for each group."""
+def spectra(densities: pd.DataFrame, *, only: str | None = None, ax: Axes | None = None) -> Axes:
+    """Spectral density: ``group``, ``eigenvalue``, ``value``, ``low``, ``high`` along ln λ; a curve for each group.
+
+    only: the group to be seen, behind which all others stay as thin gray lines.
+    """
     ax = ax or plt.figure().add_subplot()
     groups = densities["group"].unique()
     for group, color in zip(groups, shades(len(groups)), strict=True):
         curve = densities[densities["group"] == group]
+        if only not in (None, group):
+            ax.plot(curve["eigenvalue"], curve["value"], color=GRAY, lw=0.9, alpha=0.8, zorder=1, label=GUIDE)
+            continue
         ax.plot(curve["eigenvalue"], curve["value"], color=color, label=group)
         ax.fill_between(
             curve["eigenvalue"], curve["low"].clip(lower=1e-12), curve["high"], color=color, alpha=0.2, lw=0
@@ -194,8 +211,8 @@ def held_out(comparison: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     rows = comparison.iloc[::-1]
     floor = -0.25  # how bad a bad model is does not matter
     value, low, high = (rows[name].clip(lower=floor, upper=1) for name in ("r2", "low", "high"))
-    ax.barh(range(len(rows)), value, color=COLORS[0], alpha=0.55, height=0.6)
-    ax.hlines(range(len(rows)), low, high, color=GRAY, lw=1.6)
+    ax.barh(range(len(rows)), value, color=COLORS[0], alpha=0.55, height=0.6, label="_held out")
+    ax.hlines(range(len(rows)), low, high, color=GRAY, lw=1.6, label="_held out")
     ax.set_yticks(
         range(len(rows)), [f"{name} (= {twin})" if twin else f"{name}" for name, twin in rows["same_as"].items()]
     )

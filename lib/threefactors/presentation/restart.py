@@ -67,7 +67,8 @@ def coming_to_rest(table: pd.DataFrame) -> Figure:
         for row, (_, some) in enumerate(groups):
             for column, offset, fill in zip(columns, (-0.16, 0.16), ("none", COLORS[row % 2]), strict=True):
                 y = row + offset + 0.07 * (np.arange(len(some)) % 3 - 1)
-                ax.plot(some[column], y, "o", color=COLORS[row % 2], mfc=fill, ms=4.5, ls="")
+                label = "_minimum left" if fill == "none" else "_minimum found"
+                ax.plot(some[column], y, "o", color=COLORS[row % 2], mfc=fill, ms=4.5, ls="", label=label)
         ax.axvline(1, color=GRAY, lw=1, ls="--")
         ax.set(xscale="log", xlabel=f"$\\eta$, in units of {unit}")
         ax.grid(axis="y", visible=False)

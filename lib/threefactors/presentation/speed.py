@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.axes import plain_numbers
 from threefactors.presentation.figures import COLORS, GRAY
 
@@ -24,8 +25,9 @@ def contenders(table: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     for i, (kind, us) in enumerate(best.items()):
         ours, bound = "library" in str(kind), str(kind).startswith(("floor", "ceiling"))
         color = COLORS[0] if ours else GRAY if bound else COLORS[1]
-        ax.plot([best.min() / 2, us], [i, i], color=color, lw=0.8, alpha=0.5)
-        ax.plot(us, i, "D" if bound else "o", color=color, mfc="none" if bound else color, ms=6)
+        ax.plot([best.min() / 2, us], [i, i], color=color, lw=0.8, alpha=0.5, label=GUIDE)
+        label = "_library" if ours else "_bound" if bound else "_others"
+        ax.plot(us, i, "D" if bound else "o", color=color, mfc="none" if bound else color, ms=6, label=label)
         ax.annotate(f"{us:.3g}", (us, i), xytext=(7, 0), textcoords="offset points", va="center", fontsize=8)
     ax.set_yticks(range(len(best)), [str(kind) for kind in best.index])
     ax.set(xscale="log", xlabel="µs for a step of one network", xlim=(best.min() / 2, best.max() * 2.2))

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from threefactors.presentation.artists import GUIDE
 from threefactors.presentation.comparison import points_on_law
 from threefactors.presentation.figures import COLORS, GRAY, shades
 
@@ -21,7 +22,7 @@ def densities(curves: pd.DataFrame, *, ax: Axes | None = None) -> Axes:
     top = curves["density"].max()
     ground = first["loss"] - first["loss"].min()
     ground *= 0.9 * top / ground.max()
-    ax.fill_between(first["x"], ground, color=GRAY, alpha=0.15, lw=0)
+    ax.fill_between(first["x"], ground, color=GRAY, alpha=0.15, lw=0, label=GUIDE)
     ax.plot(first["x"], ground, color=GRAY, ls="--", lw=1.4, label="loss $V$")
     for label, color in zip(labels, shades(len(labels)), strict=True):
         curve = curves[curves["label"] == label]
@@ -53,7 +54,7 @@ def odds(
     )
     ax.axhline(0, color=GRAY, lw=0.8)
     for flip in flips:
-        ax.axvline(flip, color=COLORS[2], lw=1.1, ls=":")
+        ax.axvline(flip, color=COLORS[2], lw=1.1, ls=":", label="_predicted flip")
     return ax
 
 
