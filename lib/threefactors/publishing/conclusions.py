@@ -61,7 +61,7 @@ def in_short(entries: Iterable[Entry]) -> str:
     return "Holds under some conditions and fails under others."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Brief:
     """A paper's claims on one screen: each with one sentence, and how many verdicts of each kind stand behind it.
 
@@ -76,7 +76,7 @@ class Brief:
         """Verdicts on the claim ``claim``, such as ``C3``."""
         return [entry for entry in self.entries if family(entry["id"]) == claim]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join(f"{claim}: {in_short(self.of(claim))}" for claim in self.claims)
 
     def _repr_html_(self) -> str:
@@ -91,7 +91,7 @@ class Brief:
         return table("tf-ledger tf-brief", f"What {self.who} claims, and how many verdicts", head, rows)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Conclusions(Brief):
     """A paper's claims, each with what the book's verdicts on it come to, claim by claim of the book."""
 
@@ -150,10 +150,8 @@ class Larger(Brief):
         stale = f" Stale, and left out: {', '.join(self.left_out)}." if self.left_out else ""
         return f"{many if n else 'No claim has'} been judged at the paper's own size{'' if n else ' yet'}.{stale}"
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "\n".join([self.sentence, *(f"{claim}: {here} {there}" for claim, here, there in self.lines)])
-
-    __repr__ = __str__  # what a notebook shows where there is no HTML
 
     def _repr_html_(self) -> str:
         names = (f"{self.who}'s claim", "in our hands", "at the paper's own size")

@@ -112,7 +112,7 @@ def as_text(entries: list[dict[str, Any]]) -> str:
     return "\n".join([lines[0], "  ".join("-" * w for w in widths), *lines[1:]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Glance:
     """What the ledger says at a glance: how many verdicts of each kind, and one row of badges a claim."""
 
@@ -133,7 +133,7 @@ class Glance:
         what = f"{verdicts} on {claims} claim{'s' * (claims != 1)}"
         return f"{what}: {', '.join(parts)}." if parts else "No claim has been judged yet."
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.sentence}\n{as_text(self.entries)}"
 
     def _repr_html_(self) -> str:
@@ -174,7 +174,7 @@ class Table(list[dict[str, Any]]):
     The first row of each claim carries its ``anchor``, so a page shows one such table.
     """
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return as_text(self)
 
     def _repr_html_(self) -> str:

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import textwrap
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -22,7 +23,7 @@ _DRAWING = threading.Lock()  # layers draw their first weights from one generato
 
 
 @dataclass(frozen=True)
-class Architecture:
+class Architecture(ABC):
     """A network of your own: a frozen dataclass whose ``build`` makes an ordinary torch module.
 
     ::
@@ -52,15 +53,15 @@ class Architecture:
 
     def __post_init__(self) -> None:
         kind = type(self)
-        if "__dataclass_params__" not in vars(kind) or kind is Architecture:
+        if "__dataclass_params__" not in vars(kind):
             raise TypeError(
                 f"{kind.__name__} is no network yet; derive a class with @dataclass(frozen=True) and `build`"
             )
         object.__setattr__(self, "code", _digest(kind))
 
+    @abstractmethod
     def build(self, inputs: int, outputs: int) -> nn.Module:
         """The module for so many numbers in and out: the one method to write."""
-        raise NotImplementedError(f"{type(self).__name__} has no method build(self, inputs, outputs); write one")
 
     @property
     def name(self) -> str:
