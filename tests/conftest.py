@@ -1,9 +1,12 @@
-"""Fixtures shared by the tests: a small data set, and one thread so that tests side by side do not fight."""
+"""Fixtures shared by the tests: a small data set, the built book, a browser; one thread, so that tests do not fight."""
+
+import os
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from threefactors.publishing import browser as browsers
 from threefactors.training import load
 
 torch.set_num_threads(1)
@@ -31,3 +34,30 @@ def small_npz(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "own.npz"
     np.savez(path, x_train=x[:48], y_train=y[:48], x_test=x[48:], y_test=y[48:])
     return str(path)
+
+
+@pytest.fixture(scope="session")
+def browser_path():
+    """Where a Chromium lies; without one the test is skipped, unless THREEFACTORS_BROWSER demands or names one."""
+    try:
+        return browsers.require()
+    except browsers.BrowserError as error:
+        if os.environ.get(browsers.VARIABLE):
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, nothing else may run an event loop here
+def browser(browser_path):
+    """A running Chromium, driven by Playwright."""
+    with browsers.opened() as chromium:
+        yield chromium
+
+
+@pytest.fixture(scope="session")
+def smoke_book(tmp_path_factory):
+    """The whole book at smoke scale, built by one worker for all of them."""
+    from tests.smoke_book import build_once  # which imports all of publishing, needed by few tests
+
+    own = tmp_path_factory.getbasetemp()
+    return build_once(own.parent if "PYTEST_XDIST_WORKER" in os.environ else own)

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -21,23 +20,13 @@ CHAPTERS = chapters.find(REPOSITORY)
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """The sources of the book in a place of their own."""
-    folder = tmp_path_factory.mktemp("repository")
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(REPOSITORY / name, folder)
-    shutil.copytree(
-        REPOSITORY / "book", folder / "book", ignore=shutil.ignore_patterns("*.ipynb", ".ipynb_checkpoints")
-    )
-    for stray in (".pytest_cache/README.md", "venv/lib/notes.md", "README.md", "draft.ipynb"):
-        (folder / stray).parent.mkdir(parents=True, exist_ok=True)
-        (folder / stray).write_text("# No page of the book\n")
-    return folder
+def root(smoke_book):
+    return smoke_book.root
 
 
 @pytest.fixture(scope="module")
-def report(root):
-    return builder.build(root, scale="smoke", settings=Settings(store=root / "store", jobs=2))
+def report(smoke_book):
+    return smoke_book.report
 
 
 def test_it_is_built_without_a_failure(report):
@@ -212,13 +201,14 @@ def test_no_line_of_prose_is_lost_as_a_comment(path):
 class _Page(HTMLParser):
     def __init__(self, text):
         super().__init__()
-        self.images, self.captions = [], 0
+        self.images, self.frames, self.captions = [], 0, 0
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
         attributes = dict(attrs)
         if tag == "img" and "_images" in attributes.get("src", ""):
             self.images.append(attributes)
+        self.frames += "tf-frames" in attributes.get("class", "").split()
         self.captions += tag == "figcaption"
 
 
@@ -226,7 +216,7 @@ class _Page(HTMLParser):
 def test_every_figure_has_a_caption_and_a_text_instead(root, report, name):
     page = _Page((root / "_build" / "html" / "book" / f"{name}.html").read_text())
     assert page.images
-    assert page.captions == len(page.images)
+    assert page.captions == len(page.images) + page.frames
     assert all(len(image.get("alt", "")) > 20 for image in page.images)
 
 

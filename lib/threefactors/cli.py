@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from threefactors.publishing import build, chapters, doctor, ledger, recorded, recorder
+from threefactors.publishing import build, chapters, compare, doctor, ledger, recorded, recorder
+from threefactors.publishing.browser import BrowserError
+from threefactors.publishing.built import CompareError
 from threefactors.publishing.chapters import ChapterError
 from threefactors.publishing.ledger import LedgerError
 from threefactors.publishing.site import SiteError
@@ -26,15 +28,25 @@ scales, sizes of the same experiments:
   paper    the paper's data sets and networks, hours on one GPU
 """
 
+_STATUSES = """
+exit status:
+  0  nothing of the following
+  1  a verdict turned or is gone, an estimate is outside its old interval, a figure lost data, a series drifted
+  2  OLD or NEW cannot be compared
+"""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status (0: all well, 1: something failed, 130: interrupted)."""
+    """Run the command; returns the exit status (0: all well, 1: something failed, 2: bad input, 130: interrupted)."""
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (ChapterError, LedgerError, SettingsError, SiteError) as error:
+    except (BrowserError, ChapterError, LedgerError, SettingsError, SiteError) as error:
         print(f"threefactors: {error}", file=sys.stderr)
         return 1
+    except CompareError as error:
+        print(f"threefactors: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nthreefactors: interrupted; finished runs are in the store", file=sys.stderr)
         return 130
@@ -51,6 +63,7 @@ def book(arguments: argparse.Namespace) -> int:
         parameters=dict(arguments.parameter),
         timeout=arguments.timeout,
         force=arguments.force,
+        pdf=arguments.pdf,
     )
     for execution in report.executions:
         memory = f"{execution.peak_memory / 2**30:.2f} GiB"
@@ -100,6 +113,13 @@ def record(arguments: argparse.Namespace) -> int:
             took = "up to date" if made.current else f"recorded in {recorded.duration(made.record.about['seconds'])}"
             print(f"{job.name:24s} {took}, in {made.folder.relative_to(root)}", flush=True)
     return status
+
+
+def set_side_by_side(arguments: argparse.Namespace) -> int:
+    """``threefactors compare``"""
+    found = compare.compare(arguments.old, arguments.new)
+    print(found.to_json() if arguments.json else found.markdown() if arguments.markdown else found)
+    return found.status
 
 
 def examine(arguments: argparse.Namespace) -> int:
@@ -189,6 +209,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     make.add_argument("--scale", choices=chapters.SCALES, default="laptop", help="size (default: laptop)")
     make.add_argument("--only", nargs="+", default=[], metavar="NN", help="execute these chapters only: 20")
+    make.add_argument(
+        "--pdf", action="store_true", help="the whole book as a PDF beside the site, printed by a browser"
+    )
     make.set_defaults(command=book)
 
     show = commands.add_parser(
@@ -214,6 +237,21 @@ def _parser() -> argparse.ArgumentParser:
     write.add_argument("chapters", nargs="+", metavar="CHAPTER", help="number or name: 20 or 20_width")
     write.add_argument("--scale", choices=chapters.SCALES, default="paper", help="size (default: paper)")
     write.set_defaults(command=record)
+
+    beside = commands.add_parser(
+        "compare",
+        help="set two builds of the book side by side",
+        description="Compare two built sites, verdict by verdict and figure by figure (data, not pixels), with the "
+        "spread over seeds as tolerance.",
+        epilog=_STATUSES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    beside.add_argument("old", type=Path, metavar="OLD", help="a site: the folder _build/html, or a zip archive of it")
+    beside.add_argument("new", type=Path, metavar="NEW", help="another, of the same scale")
+    form = beside.add_mutually_exclusive_group()
+    form.add_argument("--markdown", action="store_true", help="for a comment on a pull request")
+    form.add_argument("--json", action="store_true", help="for other programs")
+    beside.set_defaults(command=set_side_by_side)
 
     look = commands.add_parser(
         "doctor",

@@ -19,7 +19,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from threefactors.experiments import schedulers
-from threefactors.publishing import chapters, execute, site
+from threefactors.publishing import browser, chapters, execute, site
 from threefactors.publishing.chapters import Chapter, ChapterError
 from threefactors.publishing.execute import Execution
 from threefactors.settings import Settings, require_writable
@@ -51,6 +51,7 @@ def build(
     parameters: Mapping[str, Any] | None = None,
     timeout: float | None = None,
     force: bool = False,
+    pdf: bool = False,
 ) -> Report:
     """Execute chapters and build the site; chapters that fail do not keep the others from running.
 
@@ -59,10 +60,11 @@ def build(
     the kernels are killed, and what was published stays.
 
     ``scale`` smoke, laptop or paper; ``only`` the numbers or names of the chapters to execute (default:
-    all), ``parameters`` values by name for those that declare them, ``timeout`` seconds per chapter.
+    all), ``parameters`` values by name for those that declare them, ``timeout`` seconds per chapter, ``pdf``
+    whether the site gets the whole book as a PDF, which a browser prints.
     The site shows one scale: it is built only if every chapter is up to date under these settings.
-    Raises ChapterError, SettingsError or SiteError before any work for what cannot work, and SiteError
-    when jupyter-book fails.
+    Raises ChapterError, SettingsError, SiteError or BrowserError before any work for what cannot work, and
+    SiteError when jupyter-book fails.
     """
     given = dict(parameters or {})
     found = chapters.find(root)
@@ -71,9 +73,11 @@ def build(
     values = {chapter: chapter.settle(scale, given) for chapter in found}
     site.require_toc(root)
     require_writable(settings.store)
+    if pdf:
+        browser.require()
     with schedulers.serve(settings) as settings, _alone(root):
         start = time.perf_counter()
-        report = _build(root, found, selected, values, scale, settings, timeout, force)
+        report = _build(root, found, selected, values, scale, settings, timeout, force, pdf)
         report.seconds = time.perf_counter() - start
         return report
 
@@ -87,6 +91,7 @@ def _build(
     settings: Settings,
     timeout: float | None,
     force: bool,
+    pdf: bool,
 ) -> Report:
     report = Report()
 
@@ -128,7 +133,7 @@ def _build(
         if report.failures:
             report.why_no_site = "a chapter failed"
         else:
-            report.page = site.build(root, report.executions, scale=scale, device=settings.device)
+            report.page = site.build(root, report.executions, scale=scale, device=settings.device, pdf=pdf)
     return report
 
 

@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 
 from threefactors.experiments.provenance import commit
-from threefactors.publishing import chapters, ledger
+from threefactors.publishing import chapters, colab, figure_data, ledger, links, mending, repository
 from threefactors.publishing.execute import Execution
+from threefactors.publishing.pdf import make as pdf_of
 
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_GITHUB = re.compile(r"github\.com[:/]([\w.-]+/[\w.-]+?)(?:\.git)?/?$")
 _MATHJAX = ("tex-chtml-full.js", "output/chtml/fonts")  # of the package's 24 MB, what TeX → HTML needs
 
 
@@ -40,13 +40,18 @@ def require_toc(root: Path) -> None:
         raise SiteError(f"_toc.yml lists {', '.join(unwritten)}, but there is no {unwritten[0]}.py")
 
 
-def build(root: Path, executions: Iterable[Execution], *, scale: str, device: str) -> Path:
+def build(root: Path, executions: Iterable[Execution], *, scale: str, device: str, pdf: bool = False) -> Path:
     """Build ``root/_build/html`` from the executed notebooks; the path of the page to open.
 
-    Any warning is an error (``-n -W --keep-going``). The site is built from nothing, since jupyter-book
-    repeats no warning about a page that it does not read again, and replaces the former one only when
-    whole. It holds the ledger as claims.json, and build.json: what it was built with. SiteError with
-    jupyter-book's own words otherwise.
+    Any warning is an error (``-n -W --keep-going``), and so is a link within the site that leads nowhere. The
+    site is built from nothing, since jupyter-book repeats no warning about a page that it does not read again,
+    and replaces the former one only when whole. Beside the pages it holds
+
+    - claims.json, the ledger, and build.json, what it was built with,
+    - data/NAME.csv, what each figure shows, and notebooks/NN_title.ipynb, the chapters as plain notebooks,
+    - with ``pdf``, threefactors.pdf.
+
+    Errors: SiteError, in jupyter-book's own words or with the dead links; BrowserError for a PDF without a browser.
     """
     aside, final = root / "_build" / "site", root / "_build" / "html"
     shutil.rmtree(aside, ignore_errors=True)
@@ -60,10 +65,13 @@ def build(root: Path, executions: Iterable[Execution], *, scale: str, device: st
     if done.returncode:
         raise SiteError(_failure(done.stdout + "\n" + done.stderr))
     built = aside / "_build" / "html"
-    _copy_mathjax(built / "_static" / "mathjax")
-    ledger.write_json(ledger.collect(root / "book"), built / "claims.json")
+    _complete(root, built)
     record = json.dumps(_record(root, executions, scale, device), indent=1)
     (built / "build.json").write_text(record + "\n", encoding="utf-8")
+    if pdf:
+        pdf_of(root, built)
+    if dead := links.dead(built):
+        raise SiteError("the site has links that lead nowhere; the former one is untouched\n  " + "\n  ".join(dead))
     former = aside / "former"
     if final.exists():
         os.replace(final, former)
@@ -72,12 +80,22 @@ def build(root: Path, executions: Iterable[Execution], *, scale: str, device: st
     return final / "index.html"
 
 
+def _complete(root: Path, html: Path) -> None:
+    """What readers find beside the pages: equations' script, ledger, figures' data, plain notebooks."""
+    mending.mend(html)
+    _copy_mathjax(html / "_static" / "mathjax")
+    ledger.write_json(ledger.collect(root / "book"), html / "claims.json")
+    figure_data.write(root / "book", html / "data")
+    colab.write(root / "book", html / "notebooks", repository.find(root))
+    for plain in (html / "notebooks").glob("*.ipynb"):  # the theme's own button leads to the source of a page
+        shutil.copy2(plain, html / "_sources" / "book" / plain.name)
+
+
 def configuration(root: Path) -> dict[str, Any]:
     """_config.yml completed by what only this working tree knows: absolute paths and the repository.
 
-    Links to a repository appear when GITHUB_REPOSITORY or the remote ``origin`` names one on GitHub, the
-    Colab button when besides a branch holds the executed notebooks (THREEFACTORS_NOTEBOOKS_BRANCH, or a
-    remote branch ``notebooks``): Colab opens what is on a branch, and a dead button helps nobody.
+    Links to a repository appear when one is known (see `threefactors.publishing.repository`), the Colab button
+    when besides a branch holds the executed notebooks: Colab opens what is on a branch.
     """
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
     sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
@@ -85,32 +103,12 @@ def configuration(root: Path) -> dict[str, Any]:
     if static.is_dir():
         sphinx["html_static_path"] = [str(static)]
     config["bibtex_bibfiles"] = [str(root / name) for name in config.get("bibtex_bibfiles", [])]
-    repository = os.environ.get("GITHUB_REPOSITORY") or _origin(root)
-    if repository:
-        branch = _notebooks_branch(root)
-        config["repository"] = {"url": f"https://github.com/{repository}", "branch": branch or "main"}
+    if found := repository.find(root):
+        config["repository"] = {"url": found.url, "branch": found.branch or "main"}
         config.setdefault("html", {})["use_repository_button"] = True
-        if branch:
-            config["launch_buttons"] = {"colab_url": "https://colab.research.google.com"}
+        if found.branch:
+            config["launch_buttons"] = {"colab_url": repository.COLAB}
     return config
-
-
-def _origin(root: Path) -> str | None:
-    found = _GITHUB.search(_git(root, "remote", "get-url", "origin"))
-    return found[1] if found else None
-
-
-def _notebooks_branch(root: Path) -> str | None:
-    if named := os.environ.get("THREEFACTORS_NOTEBOOKS_BRANCH"):
-        return named
-    return "notebooks" if _git(root, "rev-parse", "--verify", "--quiet", "origin/notebooks") else None
-
-
-def _git(root: Path, *words: str) -> str:
-    try:
-        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True).stdout.strip()
-    except OSError:  # no git on this machine
-        return ""
 
 
 def _failure(output: str) -> str:
