@@ -197,7 +197,7 @@ class Centered(nn.Module):
 def test_what_has_no_identity_is_refused():
     with pytest.raises(TypeError, match=r"derive a class with @dataclass\(frozen=True\)"):
         a_class(lambda self, i, o: nn.Linear(i, o), frozen=False)()
-    with pytest.raises(TypeError, match="abstract.* build"):
+    with pytest.raises(TypeError, match=r"abstract.* build"):
         Missing()
     names = {"__name__": "nowhere", "Architecture": Architecture, "dataclass": dataclass, "nn": nn}
     exec("@dataclass(frozen=True)\nclass Own(Architecture):\n def build(self, i, o):\n  return nn.Linear(i, o)", names)

@@ -12,6 +12,6 @@ What Sphinx is taught: ``extension`` a line under each title and figure (``furni
 unfit notebook passes · ``again`` a figure of another page. Then ``mending`` of the finished pages, and ``links``.
 
 What else readers get: ``figure_data`` the numbers behind every figure · ``colab`` chapters as plain notebooks
-(``plain``, ``crossrefs``, ``opening``), for the ``repository`` that they belong to · ``pdf`` the whole book, laid out by
-``paper``, printed by ``browser`` · ``compare`` two sites side by side (``built``, ``drift``).
+(``plain``, ``crossrefs``, ``opening``), for the ``repository`` that they belong to · ``pdf`` the whole book, laid out
+by ``paper``, printed by ``browser`` · ``compare`` two sites side by side (``built``, ``drift``).
 """
