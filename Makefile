@@ -18,9 +18,10 @@ help: ## what can be made
 book: $(STAMP) ## execute the chapters and build the site in _build/html (ARGS="--scale smoke" for options)
 	$(BIN)/threefactors book $(ARGS)
 
-# a file of tests stays with one worker, which makes its dear fixtures, the whole book among them, once
-test: $(STAMP) ## run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+# A file of tests stays with one worker, which makes its dear fixtures once. Files go in the order of their names: the
+# book is built early by one worker, and read late, so that neither waits at the end.
+test: $(STAMP) ## run the tests (ARGS="-m 'not slow'" for those that take seconds)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(STAMP) ## speed against the baselines, into _build/bench.json (ARGS=--record: for the book to show)
 	$(BIN)/python -m tests.bench $(ARGS)

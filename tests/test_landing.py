@@ -91,6 +91,7 @@ def read_with_sphinx(folder, name):
         "extensions": ["myst_parser", "threefactors.publishing.again"],
         "myst_enable_extensions": ["dollarmath"],
         "numfig": True,
+        "source_suffix": {".md": "markdown"},  # Sphinx's own default is one dictionary, which MyST-NB may have changed
     }
     places = [str(folder / name) for name in ("out", "trees")]
     with patch_docutils(), docutils_namespace():

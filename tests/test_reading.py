@@ -1,6 +1,6 @@
 """The built book in a real browser: by eye, keyboard and screen reader, on a phone, in light and dark, scripts off.
 
-Few tests, each over all pages: files with few tests are handed out last, when the book is already built.
+Each test looks at all pages.
 """
 
 from itertools import pairwise
@@ -10,6 +10,7 @@ from threefactors.publishing.browser import served
 
 from tests.pages import DRAWN, OUT_OF_REACH, OUTLINE, SIDEWAYS, Watch, grave
 
+pytestmark = pytest.mark.slow
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 FOCUS = """() => {
   const e = document.activeElement, style = getComputedStyle(e);
@@ -53,11 +54,11 @@ def seen(watch, site, pages):
     """What each page is in that window, drawn once: its outline, what a phone makes of it, its violations."""
     found, page = {}, watch.context.new_page()
     for name in pages:
+        page.set_viewport_size(PHONE)
         page.goto(site + name)
         page.evaluate(DRAWN)
-        found[name] = page.evaluate(OUTLINE)
-        page.set_viewport_size(PHONE)
         page.wait_for_timeout(400)  # tab stops follow the layout, the theme's after 300 ms
+        found[name] = page.evaluate(OUTLINE)
         found[name] |= {"sideways": page.evaluate(SIDEWAYS), "lost": page.evaluate(OUT_OF_REACH)}
         page.set_viewport_size(DESKTOP)
         page.wait_for_timeout(400)

@@ -30,8 +30,6 @@ function layOver(frames) {
   slider.addEventListener("input", () => turn(slider.valueAsNumber));
   title.before(slider);
   follow();
-  const stage = frames.querySelector(":scope > .tf-stage");
-  if (stage.scrollWidth > stage.clientWidth) stage.tabIndex = 0; // on a phone it scrolls by itself, by keys as well
   if (!matchMedia("(prefers-reduced-motion: reduce)").matches) title.after(player(frames, slider, turn, last));
 }
 
