@@ -195,6 +195,7 @@ def test_rows_hold_ratios_and_targets_say_what_is_missed():
     assert [line.split()[-1] for line in lines if "target" in line] == ["ok", "MISSED"]
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path, capsys):
     path = tmp_path / "new folder" / "bench.json"
     command.main(["--quick", "--output", str(path)])
